@@ -1,0 +1,96 @@
+"""Every error a user can meet, as one family.
+
+    LpeEvalError                 exit 1   something failed at run time
+    |-- SpecError                exit 2   a flag, a spec or a config is wrong
+    |   `-- UnknownName          exit 2   a name that no room holds, with the nearest ones
+    |-- DataError                exit 2   a corpus is missing, empty, too short or unreadable
+    |-- CheckpointError          exit 2   a checkpoint cannot be opened exactly as it is
+    |-- MissingExtra             exit 2   an optional dependency is needed and absent
+    |-- LengthError              (a cell) the model cannot be run at this length
+    |-- OutputError              exit 1   results cannot be written or read back
+    |-- DivergedError            exit 1   training produced a loss that is not finite
+    |-- CausalLeakError          exit 1   a "causal" model lets the future in
+    |-- RegressionFound          exit 3   a run is worse than its baseline
+    `-- SomeCellsFailed          exit 4   the run ended, but some cells have no value
+
+Each message says what is wrong, where, and what to do about it. `cli.py` prints the message
+and exits with `exit_code`; no other file exits. Interruption (Ctrl-C) ends with 130.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+INTERRUPTED = 130
+
+
+class LpeEvalError(Exception):
+    """Root of the family: a failure that has one clear sentence."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SpecError(LpeEvalError):
+    """A flag, a spec file or a config asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class UnknownName(SpecError):
+    """A name that no room holds; the message offers the nearest ones."""
+
+    def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+        super().__init__(f"there is no {noun} named {name!r}; {hint}")
+        self.near = near
+
+
+class DataError(LpeEvalError):
+    """A corpus is missing, empty, too short for the longest length, or unreadable."""
+
+    exit_code = 2
+
+
+class CheckpointError(LpeEvalError):
+    """A checkpoint cannot be opened exactly as it is."""
+
+    exit_code = 2
+
+
+class MissingExtra(LpeEvalError):
+    """An optional dependency is needed and not installed."""
+
+    exit_code = 2
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra: pip install 'lpe-eval[{extra}]'")
+
+
+class LengthError(LpeEvalError):
+    """The model cannot be run at this length; the cell gets status `n/a` and this reason."""
+
+
+class OutputError(LpeEvalError):
+    """Results cannot be written, or an earlier run cannot be read back."""
+
+
+class DivergedError(LpeEvalError):
+    """Training produced a loss or a gradient that is not finite."""
+
+
+class CausalLeakError(LpeEvalError):
+    """A model that calls itself causal changes its past when the future changes."""
+
+
+class RegressionFound(LpeEvalError):
+    """A run is worse than its baseline."""
+
+    exit_code = 3
+
+
+class SomeCellsFailed(LpeEvalError):
+    """The run ended, but some cells have no value."""
+
+    exit_code = 4

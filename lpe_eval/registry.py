@@ -1,0 +1,85 @@
+"""Rooms: folders whose every file is a member, plus entry points of third parties.
+
+A member is imported only when asked for, so listing names costs nothing. A member's file name
+is its registry name, and its file holds exactly one public class. Dashes and underscores are
+the same to a caller: `kerple-log` finds `kerple_log.py`.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from lpe_eval.errors import SpecError, UnknownName
+
+_PACKAGE_ROOT = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Room:
+    """One folder of members.
+
+    Attributes:
+        noun: what a member is called in messages ("encoding").
+        package: dotted path of the folder.
+        group: entry-point group through which third parties add members.
+    """
+
+    noun: str
+    package: str
+    group: str
+
+    def names(self) -> list[str]:
+        """Sorted names of all members, without importing any of them."""
+        return sorted({*self._own(), *(point.name for point in self._points())})
+
+    def load(self, name: str) -> type:
+        """The class of the member called `name`.
+
+        Raises:
+            UnknownName: no file and no entry point has that name.
+            SpecError: two members claim the name, or an entry point cannot be imported.
+        """
+        wanted = name.strip().replace("-", "_")
+        own = wanted in self._own()
+        points = [point for point in self._points() if point.name.replace("-", "_") == wanted]
+        if own + len(points) > 1:
+            raise SpecError(f"the {self.noun} {name!r} is provided {own + len(points)} times; uninstall all but one")
+        if own:
+            return self._public_class(f"{self.package}.{wanted}")
+        if points:
+            try:
+                return points[0].load()
+            except (ImportError, AttributeError) as error:
+                raise SpecError(
+                    f"the {self.noun} {name!r} is registered by {points[0].value}, which fails: {error}"
+                ) from error
+        raise UnknownName(self.noun, name, self.names())
+
+    def _own(self) -> list[str]:
+        folder = _PACKAGE_ROOT.joinpath(*self.package.split(".")[1:])
+        return [found.name for found in pkgutil.iter_modules([str(folder)])]
+
+    def _points(self) -> list[metadata.EntryPoint]:
+        return list(metadata.entry_points(group=self.group))
+
+    def _public_class(self, module_name: str) -> type:
+        module = importlib.import_module(module_name)
+        found = [
+            value
+            for name, value in vars(module).items()
+            if inspect.isclass(value) and value.__module__ == module_name and not name.startswith("_")
+        ]
+        if len(found) != 1:
+            raise SpecError(f"{module_name} must hold exactly one public class, not {len(found)}")
+        return found[0]
+
+
+ENCODINGS = Room("encoding", "lpe_eval.model.encodings", "lpe_eval.encodings")
+ATTENTIONS = Room("attention path", "lpe_eval.model.attentions", "lpe_eval.attentions")
+CHECKPOINTS = Room("checkpoint format", "lpe_eval.model.checkpoints", "lpe_eval.checkpoints")
+CORPORA = Room("corpus", "lpe_eval.data.corpora", "lpe_eval.corpora")
+TOKENIZERS = Room("tokenizer", "lpe_eval.data.tokenizers", "lpe_eval.tokenizers")
+PROBLEMS = Room("problem", "lpe_eval.data.problems", "lpe_eval.problems")

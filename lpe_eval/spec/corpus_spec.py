@@ -1,0 +1,86 @@
+"""Which text is measured: `python-stdlib`, `hub:org/name`, or a path."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from lpe_eval.errors import SpecError, UnknownName
+from lpe_eval.registry import CORPORA
+
+TokenDtype = Literal["uint16", "uint32"]
+"""How ids are stored in a file of token ids."""
+
+
+class CorpusSpec(BaseModel):
+    """One corpus, by the name of its kind and where it is.
+
+    Attributes:
+        name: the kind of source: `python_stdlib`, `local`, `hub`, `tokenized_bin`, or a third party's.
+        path: a file or folder, or the id of a dataset on the Hub.
+        split: which part; None is the kind's own default.
+        text_column: the field of a JSON line or a table that holds the text.
+        revision: a commit, tag or branch of a Hub dataset.
+        subset: the configuration of a Hub dataset.
+        streaming: whether a Hub dataset is read as it comes, without a full download.
+        token_dtype: `tokenized_bin` only: how ids are stored.
+        document_end: `tokenized_bin` only: the id after which a new document begins.
+        options: what a third party's corpus wants to know beyond this.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    path: str | None = None
+    split: str | None = None
+    text_column: str = "text"
+    revision: str | None = None
+    subset: str | None = None
+    streaming: bool = False
+    token_dtype: TokenDtype | None = None
+    document_end: int | None = None
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return cls._fields(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _plain_name(self) -> "CorpusSpec":
+        object.__setattr__(self, "name", self.name.replace("-", "_"))
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> "CorpusSpec":
+        """Reads the short form: `python-stdlib`, `hub:org/name[@revision]`, or a path.
+
+        Raises:
+            SpecError: the text is empty, or `hub:` has no id.
+            UnknownName: the text is neither the name of a corpus nor a path.
+        """
+        return cls(**cls._fields(text))
+
+    @staticmethod
+    def _fields(text: str) -> dict[str, Any]:
+        text = text.strip()
+        if not text:
+            raise SpecError("the corpus is empty; write python-stdlib, hub:org/name, or a path")
+        if text.startswith("hub:"):
+            where, _, revision = text.removeprefix("hub:").partition("@")
+            if not where:
+                raise SpecError(f"{text!r} names no dataset; write hub:org/name")
+            return {"name": "hub", "path": where, "revision": revision or None}
+        path = Path(text).expanduser()
+        named = text.replace("-", "_") in {each.replace("-", "_") for each in CORPORA.names()}
+        if named and not path.exists():
+            return {"name": text}
+        if path.name == text and not path.suffix and not path.exists():
+            raise UnknownName("corpus", text, CORPORA.names())
+        return {"name": "tokenized_bin" if path.suffix == ".bin" else "local", "path": str(path)}
+
+    def __str__(self) -> str:
+        if self.path is None:
+            return self.name.replace("_", "-")
+        where = f"hub:{self.path}" if self.name == "hub" else self.path
+        return where if self.revision is None else f"{where}@{self.revision}"

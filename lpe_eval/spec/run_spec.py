@@ -1,0 +1,139 @@
+"""What a perplexity run is, fully resolved: written to `spec.yaml`, and enough to run it again."""
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lpe_eval.errors import SpecError
+from lpe_eval.spec.corpus_spec import CorpusSpec
+from lpe_eval.spec.protocol_spec import ProtocolSpec
+from lpe_eval.spec.tasks import Bos, PerplexityTask, Tail
+
+LONGEST_EVER = 1 << 22
+"""Lengths above four million tokens are taken for a slip of the keyboard."""
+
+_SWEEP = re.compile(r"(\d+):(\d+):([x+])(\d+)")
+
+
+class PerplexitySpec(BaseModel):
+    """One `lpe-eval ppl`.
+
+    `batch_size` counts windows; "auto" takes as many as fit a fixed budget of tokens. Neither it nor
+    `attention` changes a value beyond rounding.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ppl"] = "ppl"
+    models: tuple[str, ...] = Field(min_length=1)
+    task: str = "custom"
+    task_version: int = 0
+    corpus: CorpusSpec
+    protocols: tuple[ProtocolSpec, ...] = Field(min_length=1)
+    lengths: tuple[int, ...] = Field(min_length=1)
+    max_tokens: int = Field(ge=1)
+    bos: Bos = "auto"
+    pack: bool = False
+    tail: Tail = "score"
+    seed: int = 0
+    batch_size: int | Literal["auto"] = "auto"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: str = "auto"
+
+    @field_validator("lengths")
+    @classmethod
+    def _sorted_and_sane(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        for length in lengths:
+            if not 1 <= length <= LONGEST_EVER:
+                raise ValueError(f"a length must be between 1 and {LONGEST_EVER}, not {length}")
+        return tuple(sorted(set(lengths)))
+
+    @field_validator("models")
+    @classmethod
+    def _each_once(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(models))
+
+    @model_validator(mode="after")
+    def _batch_of_one_or_more(self) -> "PerplexitySpec":
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ValueError(f"the batch size must be at least 1, not {self.batch_size}")
+        return self
+
+    @classmethod
+    def of_task(cls, task: PerplexityTask, changes: dict[str, Any]) -> dict[str, Any]:
+        """The plain fields of a run of `task` with `changes` on top, ready to be validated.
+
+        A run on other text than the task's is no longer that task.
+        """
+        fields = task.model_dump(
+            mode="json", include={"corpus", "protocols", "lengths", "max_tokens", "bos", "pack", "tail", "seed"}
+        )
+        named = {} if "corpus" in changes else {"task": task.name, "task_version": task.version}
+        return {**fields, **named, **changes}
+
+
+def parse_lengths(text: str) -> list[int]:
+    """Lengths as people write them: `512,8192`, `128:16384:x2` (doubling), `1024:16384:+1024` (steps).
+
+    Raises:
+        SpecError: a part is none of these.
+    """
+    lengths: list[int] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        sweep = _SWEEP.fullmatch(part)
+        if sweep is None:
+            if not re.fullmatch(r"-?\d{1,12}", part):
+                raise SpecError(f"--lengths: {part!r} is no length; write 512,8192 or 128:16384:x2 or 1024:4096:+1024")
+            lengths.append(int(part))
+            continue
+        first, last, how, step = int(sweep[1]), int(sweep[2]), sweep[3], int(sweep[4])
+        if first < 1 or last < first or last > LONGEST_EVER or step < (2 if how == "x" else 1):
+            raise SpecError(f"--lengths: {part!r} does not go anywhere; write FIRST:LAST:xFACTOR or FIRST:LAST:+STEP")
+        if how == "+" and (last - first) // step > 10_000:
+            raise SpecError(f"--lengths: {part!r} makes more than 10000 lengths; take a larger step")
+        length = first
+        while length <= last:
+            lengths.append(length)
+            length = length * step if how == "x" else length + step
+    if not lengths:
+        raise SpecError("--lengths names no length; write 512,8192")
+    return lengths
+
+
+def parse_protocols(text: str, stride: str | None, last_k: int | None) -> list[ProtocolSpec]:
+    """Protocols as people write them: `nonoverlap,sliding`, with the stride and last-k flags applied.
+
+    Raises:
+        SpecError: a protocol does not exist, or a flag fits none of them.
+    """
+    known = ("nonoverlap", "sliding", "last", "anchored")
+    names = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    for name in names:
+        if name not in known:
+            raise SpecError(f"--protocol: there is no {name!r}; known: {', '.join(known)}")
+    if not names:
+        raise SpecError(f"--protocol names none; known: {', '.join(known)}")
+    if stride is not None and "sliding" not in names:
+        raise SpecError("--stride belongs to the protocol sliding; add --protocol sliding, or leave it out")
+    if last_k is not None and not {"last", "anchored"} & set(names):
+        raise SpecError("--last-k belongs to the protocols last and anchored; add one, or leave it out")
+    return [
+        ProtocolSpec.model_validate(
+            {
+                "name": name,
+                "stride": _stride(stride) if name == "sliding" else None,
+                "last_k": last_k if name in ("last", "anchored") else None,
+            }
+        )
+        for name in names
+    ]
+
+
+def _stride(text: str | None) -> int | None:
+    if text is None or text.strip().upper() == "L/2":
+        return None
+    if not re.fullmatch(r"-?\d{1,9}", text.strip()):
+        raise SpecError(f"--stride: {text!r} is no number of tokens; write 256, or L/2 for half of each length")
+    return int(text)

@@ -1,0 +1,196 @@
+"""Every column of every result, declared once, and the measurement that the rows are made from.
+
+A row of `rows.csv` is one number; length is a column. Two columns with the same name mean the
+same thing in every file. Nothing here knows torch or pandas.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+SCHEMA = 1
+"""Grows by one whenever a column changes its meaning."""
+
+
+class Column(NamedTuple):
+    """One column: its name, its pandas type, its unit and what it means.
+
+    Attributes:
+        key: part of what identifies a row, so two rows with equal keys are the same measurement.
+    """
+
+    name: str
+    kind: str
+    unit: str
+    meaning: str
+    key: bool = False
+
+
+RUN = Column("run", "string", "", "id of the run: a hash of its resolved spec")
+MODEL = Column("model", "string", "", "display name of the model", key=True)
+ENCODING = Column("encoding", "string", "", "positional encoding, wrappers written as calls")
+TRAIN_LENGTH = Column("train_length", "Int64", "tokens", "window length the model was trained on")
+TASK = Column("task", "string", "", "name of the task file, or `custom`", key=True)
+TASK_VERSION = Column("task_version", "Int64", "", "version of the task file", key=True)
+CORPUS = Column("corpus", "string", "", "where the text comes from", key=True)
+SPLIT = Column("split", "string", "", "train, valid or test", key=True)
+PROTOCOL = Column("protocol", "string", "", "how the text is cut into windows and which targets count", key=True)
+LENGTH = Column("length", "Int64", "tokens", "tokens fed to the model in one window", key=True)
+STRIDE = Column("stride", "Int64", "tokens", "how far a window starts after the one before it", key=True)
+METRIC = Column("metric", "string", "", "what the value is", key=True)
+VALUE = Column("value", "float64", "see unit", "the number")
+STDERR = Column("stderr", "float64", "see unit", "standard error of the value")
+CI_LOW = Column("ci_low", "float64", "see unit", "lower end of the 95 % interval")
+CI_HIGH = Column("ci_high", "float64", "see unit", "upper end of the 95 % interval")
+CI_METHOD = Column("ci_method", "string", "", "how stderr and the interval were made")
+UNIT = Column("unit", "string", "", "unit of the value")
+N_TOKENS = Column("n_tokens", "Int64", "tokens", "scored targets")
+N_NONFINITE = Column(
+    "n_nonfinite", "Int64", "tokens", "scored targets whose loss is not finite; counted, never dropped"
+)
+N_DOCUMENTS = Column("n_documents", "Int64", "documents", "documents with at least one scored target")
+SEED = Column("seed", "Int64", "", "seed of the run: document choice, sampled positions", key=True)
+DTYPE = Column("dtype", "string", "", "compute dtype of the model", key=True)
+DEVICE = Column("device", "string", "", "device that computed it")
+ATTENTION = Column("attention", "string", "", "attention path that computed it")
+STATUS = Column(
+    "status", "string", "", "ok; n/a: the model has no value here; error: some targets are not finite; failed"
+)
+NOTE = Column("note", "string", "", "the reason for a status that is not ok")
+SCHEMA_COLUMN = Column("schema", "Int64", "", "version of this table")
+
+ROWS: tuple[Column, ...] = (
+    RUN, MODEL, ENCODING, TRAIN_LENGTH, TASK, TASK_VERSION, CORPUS, SPLIT, PROTOCOL, LENGTH, STRIDE,
+    METRIC, VALUE, STDERR, CI_LOW, CI_HIGH, CI_METHOD, UNIT, N_TOKENS, N_NONFINITE, N_DOCUMENTS,
+    SEED, DTYPE, DEVICE, ATTENTION, STATUS, NOTE, SCHEMA_COLUMN,
+)  # fmt: skip
+"""`rows.csv`: what was measured; the same inputs give the same bytes."""
+
+SECONDS = Column("seconds", "float64", "s", "wall time spent in the model for this cell")
+N_FORWARD = Column("n_forward_tokens", "Int64", "tokens", "tokens pushed through the model for this cell")
+N_WINDOWS = Column("n_windows", "Int64", "windows", "windows of this cell")
+N_SHARED = Column("n_shared_windows", "Int64", "windows", "windows whose losses also served another protocol")
+THROUGHPUT = Column("tokens_per_second", "float64", "tokens/s", "n_forward_tokens / seconds")
+PEAK_MEMORY = Column(
+    "peak_memory_mib", "float64", "MiB", "highest memory of the process, or of the CUDA device, so far"
+)
+BATCH_TOKENS = Column("batch_tokens", "Int64", "tokens", "token budget of a batch after any memory back-off")
+
+COST: tuple[Column, ...] = (
+    RUN, MODEL, PROTOCOL, LENGTH, SECONDS, N_FORWARD, N_WINDOWS, N_SHARED, THROUGHPUT, PEAK_MEMORY, BATCH_TOKENS,
+)  # fmt: skip
+"""`cost.csv`: what a cell cost; kept apart because it differs from run to run."""
+
+DOCUMENT = Column("document", "string", "", "name of the document")
+DIGEST = Column("digest", "string", "", "sha256 of the document's text, so that two runs can be paired")
+BLOCK = Column("block", "Int64", "", "number of the 1024-target block inside the document")
+NLL_SUM = Column("nll_nats", "float64", "nats", "summed negative log-likelihood")
+N_BYTES = Column("n_bytes", "Int64", "bytes", "UTF-8 bytes of the scored span")
+
+BY_DOCUMENT: tuple[Column, ...] = (
+    RUN, MODEL, PROTOCOL, LENGTH, STRIDE, DOCUMENT, DIGEST, BLOCK, NLL_SUM, N_TOKENS, N_BYTES, N_NONFINITE,
+)  # fmt: skip
+"""`by_document.parquet`: sums for each block of each document, the units of resampling and pairing."""
+
+CONTEXT_FROM = Column(
+    "context_from", "Int64", "tokens", "first context size of the bucket (tokens visible to the target)"
+)
+CONTEXT_TO = Column("context_to", "Int64", "tokens", "last context size of the bucket")
+
+BY_POSITION: tuple[Column, ...] = (
+    RUN, MODEL, PROTOCOL, LENGTH, STRIDE, CONTEXT_FROM, CONTEXT_TO, NLL_SUM, N_TOKENS,
+)  # fmt: skip
+"""`by_position.parquet`: sums by how much context a target had."""
+
+BLOCK_TARGETS = 1024
+"""Targets in one block of a document."""
+
+METRICS: dict[str, tuple[str, str]] = {
+    "nll_nats": ("nats/token", "mean negative log-likelihood of a token"),
+    "perplexity": ("", "exp of the mean negative log-likelihood"),
+    "bits_per_byte": ("bits/byte", "total bits over the bytes of the scored span"),
+}
+"""Each metric of a perplexity run: its unit and its meaning."""
+
+LABELS: dict[str, str] = {
+    "length": "evaluation length (tokens)",
+    "perplexity": "perplexity",
+    "nll_nats": "loss (nats per token)",
+    "bits_per_byte": "bits per byte",
+    "context": "context of the target (tokens)",
+    "train_length": "train length",
+}
+"""What plots write on their axes."""
+
+
+class BlockSum(NamedTuple):
+    """Sums over the scored targets of one block of one document."""
+
+    document: str
+    digest: str
+    block: int
+    nll_nats: float
+    n_tokens: int
+    n_bytes: int
+    n_nonfinite: int
+
+
+class PositionSum(NamedTuple):
+    """Sums over the scored targets whose context lies in a range of sizes."""
+
+    context_from: int
+    context_to: int
+    nll_nats: float
+    n_tokens: int
+
+
+class CellKey(NamedTuple):
+    """What a cell is: one model under one protocol at one length."""
+
+    model: str
+    protocol: str
+    length: int
+    stride: int | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What every row of a model repeats."""
+
+    encoding: str
+    train_length: int | None
+    task: str
+    task_version: int
+    corpus: str
+    split: str
+    seed: int
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a cell cost."""
+
+    seconds: float
+    n_forward_tokens: int
+    n_windows: int
+    n_shared_windows: int
+    peak_memory_mib: float
+    batch_tokens: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything known of one finished cell; `report` turns it into rows.
+
+    A cell without a value (status `n/a` or `failed`) has empty sums and a note.
+    """
+
+    key: CellKey
+    facts: Facts
+    attention: str
+    blocks: tuple[BlockSum, ...]
+    positions: tuple[PositionSum, ...]
+    cost: Cost | None
+    status: str = "ok"
+    note: str = ""
