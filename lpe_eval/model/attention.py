@@ -1,0 +1,87 @@
+"""The contract of an attention path, and the choice among the paths.
+
+A path is one way to compute exactly the same thing: queries are rotated, logits q . k / sqrt(d)
+get the encoding's bias and adjustment, the future is masked if the model is causal, and the
+softmax weighs the values. Logits, bias and softmax are float32, whatever the dtype of the model,
+and so are the encoding's own parameters. Paths differ in time and memory alone. They are chosen
+by what the encoding uses and where the tensors live, never by the encoding's name.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lpe_eval.errors import SpecError
+from lpe_eval.model.encoding import Encoding
+from lpe_eval.registry import ATTENTIONS
+
+
+class AttentionPath(ABC):
+    """One way to compute exact attention; members hold no state."""
+
+    preference: ClassVar[int] = 0
+    """Among the paths that can serve, the highest preference is taken."""
+
+    @classmethod
+    @abstractmethod
+    def serves(cls, encoding: Encoding, device: torch.device) -> bool:
+        """Whether the path can compute this encoding there."""
+
+    @classmethod
+    @abstractmethod
+    def attend(
+        cls,
+        q: Float[Tensor, "b h q d"],
+        k: Float[Tensor, "b h k d"],
+        v: Float[Tensor, "b h k d"],
+        encoding: Encoding,
+        at: Int[Tensor, " k"],
+        causal: bool,
+    ) -> Float[Tensor, "b h q d"]:
+        """The context of each query.
+
+        Args:
+            q: rotated queries; when there are fewer than keys they are the last rows.
+            k: rotated keys.
+            v: values.
+            encoding: what turns logits into positioned logits.
+            at: the position of every key; the queries' are its last entries.
+            causal: whether a query sees only its past and itself.
+        """
+
+
+def choose(name: str, encoding: Encoding, device: torch.device) -> tuple[str, type[AttentionPath]]:
+    """The path called `name`, or for "auto" the preferred one among those that can serve.
+
+    Raises:
+        UnknownName: no path has that name.
+        SpecError: the path cannot serve this encoding on this device.
+    """
+    if name != "auto":
+        path = ATTENTIONS.load(name)
+        if not path.serves(encoding, device):
+            raise SpecError(f"the attention path {name!r} cannot compute {encoding.label} on {device.type}; use auto")
+        return name, path
+    able = [(each, ATTENTIONS.load(each)) for each in ATTENTIONS.names()]
+    return max(
+        ((each, path) for each, path in able if path.serves(encoding, device)),
+        key=lambda pair: (pair[1].preference, pair[0]),
+    )
+
+
+def visible_keys(rows: slice, keys: int, length: int, causal: bool, device: torch.device) -> Bool[Tensor, "q k"]:
+    """Which of the first `keys` keys each query row of a sequence sees.
+
+    Args:
+        rows: the query rows, counted in the whole sequence.
+        keys: number of key columns.
+        length: tokens in the sequence.
+        causal: whether a query sees only its past and itself.
+        device: where the mask is made.
+    """
+    at = torch.arange(length, device=device)
+    query, key = at[rows, None], at[None, :keys]
+    return key <= query if causal else torch.ones_like(key <= query)

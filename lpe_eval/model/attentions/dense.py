@@ -1,0 +1,38 @@
+"""The oracle: every logit of every pair of tokens at once, in the order of the formulas.
+
+Quadratic in memory. Every other path is tested against this one, gradients included.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lpe_eval.model.attention import AttentionPath, visible_keys
+from lpe_eval.model.encoding import Encoding, Scores
+
+
+class Dense(AttentionPath):
+    """Exact attention from the whole matrix of logits."""
+
+    preference = 0
+
+    @classmethod
+    def serves(cls, encoding: Encoding, device: torch.device) -> bool:
+        return True
+
+    @classmethod
+    def attend(
+        cls,
+        q: Float[Tensor, "b h q d"],
+        k: Float[Tensor, "b h k d"],
+        v: Float[Tensor, "b h k d"],
+        encoding: Encoding,
+        at: Int[Tensor, " k"],
+        causal: bool,
+    ) -> Float[Tensor, "b h q d"]:
+        length, first = len(at), len(at) - q.shape[2]
+        visible = visible_keys(slice(first, length), length, length, causal, q.device)
+        logits = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+        scores = Scores(logits, encoding.bias(at[first:], at), q.float(), k.float(), visible, at[first:], at)
+        positioned = encoding.adjust(scores).masked_fill(~visible, float("-inf"))
+        return positioned.softmax(dim=-1).to(v.dtype) @ v

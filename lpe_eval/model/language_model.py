@@ -1,0 +1,65 @@
+"""What a measurement needs of a model: hidden states, a head, and the facts a result carries."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class ModelFacts(NamedTuple):
+    """What is known of a checkpoint once it is open.
+
+    Attributes:
+        name: display name in tables.
+        format: the checkpoint format that opened it.
+        encoding: label of its positional encoding.
+        train_length: tokens per training window; None where the checkpoint does not say.
+        vocab_size: number of symbols the head scores.
+        tokenizer: what `open_tokenizer` takes.
+        n_parameters: trainable numbers.
+        digest: sha256 over weights and config.
+        causal: whether it claims not to see the future.
+        prefix_stable: whether a prefix scores as it does alone.
+    """
+
+    name: str
+    format: str
+    encoding: str
+    train_length: int | None
+    vocab_size: int
+    tokenizer: str
+    n_parameters: int
+    digest: str
+    causal: bool = True
+    prefix_stable: bool = True
+
+
+class LanguageModel(ABC):
+    """A model on its device, ready to be measured.
+
+    Splitting hidden states from the head lets the scorer make logits only for scored tokens, in
+    chunks. A model without a separable head returns logits as hidden states and passes them on.
+    """
+
+    facts: ModelFacts
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    @abstractmethod
+    def attention(self) -> str:
+        """The attention path in use, recorded in every row."""
+
+    @abstractmethod
+    def hidden(self, tokens: Int[Tensor, "b t"], rows: int, generator: torch.Generator) -> Float[Tensor, "b r e"]:
+        """Hidden states of the last `rows` tokens.
+
+        Raises:
+            LengthError: the model has no position for some of the tokens.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
+        """Scores of every symbol for each hidden state."""
