@@ -1,0 +1,115 @@
+"""The contract of a corpus: named documents of a split, and the facts that say where they came from.
+
+A corpus reads; it neither shuffles nor tokenises nor cuts. Which documents are used, and the hash of
+their content, is decided in `selection.py`, so that it is decided in one way for every source.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpe_eval.errors import DataError, SpecError
+from lpe_eval.registry import CORPORA
+from lpe_eval.spec.corpus_spec import CorpusSpec
+
+
+class Document(NamedTuple):
+    """One document.
+
+    Bytes that are not UTF-8 may stand in the text as surrogate escapes (PEP 383), so that
+    `text_bytes` gives back the file.
+    """
+
+    name: str
+    """Unique in its split, and the same in every run."""
+    text: str
+    tokens: NDArray[np.integer] | None = None
+    """Ids, where the source holds ids and no text."""
+
+
+class Corpus(ABC):
+    """A source of documents.
+
+    Args:
+        spec: what to open.
+
+    Raises:
+        SpecError: the spec lacks something that this kind of corpus needs.
+        DataError: the source is missing or cannot be read.
+    """
+
+    default_split: ClassVar[str] = "test"
+    """The split of a spec that names none."""
+
+    def __init__(self, spec: CorpusSpec) -> None:
+        self.spec = spec
+
+    @property
+    def label(self) -> str:
+        """Name in tables and messages."""
+        return str(self.spec)
+
+    @property
+    def split(self) -> str:
+        """The split that the spec asks for."""
+        return self.spec.split or self.default_split
+
+    @property
+    def streams(self) -> bool:
+        """Whether documents can only be taken in the order in which they come."""
+        return False
+
+    @abstractmethod
+    def documents(self, split: str) -> Iterator[Document]:
+        """The documents of a split, in an order that is the same in every run.
+
+        Raises:
+            DataError: there is no such split, or a document cannot be read.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """Facts for a run's provenance: paths, revisions, versions. Costs no reading of documents."""
+
+
+def open_corpus(spec: CorpusSpec) -> Corpus:
+    """The corpus that a spec names.
+
+    Raises:
+        UnknownName: no corpus has that name.
+        SpecError: what has that name is no corpus, or the spec does not suit it.
+        DataError: the source is missing or cannot be read.
+    """
+    member = CORPORA.load(spec.name)
+    if not issubclass(member, Corpus):
+        raise SpecError(f"the corpus {spec.name!r} is not a subclass of lpe_eval.data.corpus.Corpus")
+    return member(spec)
+
+
+def text_bytes(text: str) -> bytes:
+    """The bytes of a text; escaped ones come back as they were in the file."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
+    """The text of one row of a table or one JSON object.
+
+    Raises:
+        DataError: there is no such column, or it does not hold text.
+    """
+    if column not in row:
+        raise DataError(
+            f"{where} has no column {column!r}, only {', '.join(map(repr, row))}; choose with --text-column"
+        )
+    text = row[column]
+    if not isinstance(text, str):
+        raise DataError(f"the column {column!r} of {where} holds {type(text).__name__}, not text; choose another one")
+    return text
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library says went wrong."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

@@ -1,0 +1,211 @@
+"""How documents are cut into windows of a given length, and which targets of a window are scored.
+
+A window of length L feeds at most L tokens and predicts the token after each of them. This is the
+only place where inputs and targets are shifted by one. Windows are plain offsets into a document,
+so nothing is carried from one batch to the next, and no window is ever padded or made longer.
+
+The four protocols, drawn for one document of ten tokens `0123456789` and L = 4. A window shows the
+tokens it feeds; the line below has `^` under the input whose *next* token is scored.
+
+    nonoverlap      0123      4567      8        every target once; contexts 1 .. L
+                    ^^^^      ^^^^      ^        the last window is the tail: it keeps the context it has
+
+    sliding, S = 2  0123    2345    4567    678  every target once; after the first window a target
+                    ^^^^      ^^      ^^      ^  sees at least L - S + 1 tokens
+
+    last, k = 2     0123      4567               the last k targets of each full window: L - k + 1 .. L
+                      ^^        ^^
+
+    anchored, k = 2, longest length 8            the blocks are chosen once, at the longest length:
+      L = 8         01234567                     targets 7 and 8 here. Every length scores them, with
+                          ^^                     L - k + 1 .. L tokens of context, so that a difference
+      L = 4             4567                     between two lengths is due to context alone
+                          ^^
+
+`nonoverlap` is `sliding` with S = L. Token 0 of a document has no context and is not scored unless
+a beginning-of-sequence token (BOS) precedes it. BOS counts towards L and is never scored:
+
+    bos="never"          windows as drawn
+    bos="always"         every window is BOS and then L - 1 tokens. A window then predicts its own first
+                         token from BOS alone: nonoverlap feeds B012 B456 B89 and predicts 0123 4567 89
+    bos="first_window"   the document is read as if BOS were its first token: B012 3456 78
+
+With anchored windows and "first_window", a window has BOS if it reaches back that far.
+
+The tail is the window that reaches the end of a document before it is full. It is scored with the
+context it has (tail="score") or left out (tail="drop"). It is never extended to the left: that gives
+its targets more context than the others. `last` and `anchored` have no tail.
+
+Other tools' flags, in ours:
+
+    yarn            --sliding-window s               sliding, stride s (*)
+    Hugging Face    max_length L, stride s           sliding, length L - 1, stride s (*)
+    fairseq         --tokens-per-sample T            sliding, length T, stride T - W
+                    --context-window W               (ALiBi's sliding evaluation has W = T - 1: stride 1)
+    llama.cpp       -c n                             about last, length n, last_k n / 2 (*)
+    llama.cpp       -c n --ppl-stride s              sliding, length n + s / 2, stride s
+    KERPLE          packed evaluation windows        nonoverlap on a packed corpus
+    DAPE            last 256 tokens                  last, last_k 256
+    LongLoRA        stride 256, re-scores overlaps   has no equal here: a target would count more than once
+
+(*) These feed n tokens and score targets inside those n only, so their window has n - 1 targets and is
+our window of length n - 1.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from lpe_eval.errors import SpecError
+from lpe_eval.spec.protocol_spec import ProtocolSpec
+
+Bos = Literal["always", "first_window", "never"]
+Tail = Literal["score", "drop"]
+
+DEFAULT_LAST_K = 256
+"""DAPE's number of scored tokens in a window."""
+
+
+class Window(NamedTuple):
+    """Where a window lies in the token list of its document; BOS has no offset.
+
+    The model is fed `[BOS]` if `bos`, then `tokens[start : stop - 1]`, and predicts
+    `tokens[start + 1 : stop]`, with `bos` `tokens[start : stop]`. Of those,
+    `tokens[score_from : stop]` are scored.
+    """
+
+    document: int
+    start: int
+    stop: int
+    score_from: int
+    bos: bool
+
+    @property
+    def n_input(self) -> int:
+        """Tokens fed, BOS included; never above the length."""
+        return self.stop - 1 - self.start + self.bos
+
+    @property
+    def n_targets(self) -> int:
+        """Tokens predicted: one for each input."""
+        return self.n_input
+
+    @property
+    def n_scored(self) -> int:
+        """Tokens that count."""
+        return self.stop - self.score_from
+
+
+def plan(
+    protocol: ProtocolSpec,
+    length: int,
+    document_lengths: Sequence[int],
+    bos: Bos,
+    tail: Tail,
+    longest: int,
+) -> list[Window]:
+    """All windows of one length, document by document and from left to right.
+
+    Args:
+        protocol: a protocol that `resolve` has completed.
+        length: the most tokens a window feeds.
+        document_lengths: tokens in each document, BOS not counted.
+        bos: which windows start with BOS.
+        tail: what becomes of a window that its document cannot fill.
+        longest: the longest length of the sweep; it places the blocks of `anchored`.
+
+    Raises:
+        SpecError: the protocol does not fit the length, or is not complete.
+    """
+    check(protocol, [length])
+    if longest < length:
+        raise SpecError(f"the longest length is {longest}, so {length} cannot be one of the lengths")
+    windows: list[Window] = []
+    for document, n_tokens in enumerate(document_lengths):
+        if protocol.name in ("nonoverlap", "sliding"):
+            found = _sliding(document, n_tokens, length, _stride(protocol, length), bos)
+            windows += (each for each in found if tail == "score" or each.n_input == length)
+        else:
+            windows += _last(
+                document, n_tokens, length, longest if protocol.name == "anchored" else length, protocol, bos
+            )
+    return windows
+
+
+def check(protocol: ProtocolSpec, lengths: Sequence[int]) -> None:
+    """Refuses numbers that do not fit each other, before anything is loaded.
+
+    Raises:
+        SpecError: a length, the stride or last_k cannot be.
+    """
+    if not lengths:
+        raise SpecError("there are no lengths; give at least one")
+    shortest = min(lengths)
+    if shortest < 1:
+        raise SpecError(f"a length must be at least 1, not {shortest}")
+    if protocol.stride is not None:
+        if protocol.name != "sliding":
+            raise SpecError(f"the protocol {protocol.name} has no stride; leave it out, or use the protocol sliding")
+        if protocol.stride < 1:
+            raise SpecError(f"the stride must be at least 1, not {protocol.stride}")
+        if protocol.stride > shortest:
+            raise SpecError(
+                f"a stride of {protocol.stride} would skip tokens at length {shortest}; "
+                f"lower the stride to {shortest} or leave it out for half of each length"
+            )
+    if protocol.last_k is not None:
+        if protocol.name not in ("last", "anchored"):
+            raise SpecError(f"the protocol {protocol.name} has no last_k; leave it out, or use last or anchored")
+        if protocol.last_k < 1:
+            raise SpecError(f"last_k must be at least 1, not {protocol.last_k}")
+        if protocol.last_k > shortest:
+            raise SpecError(
+                f"a window of length {shortest} has no {protocol.last_k} targets; lower last_k or drop that length"
+            )
+
+
+def resolve(protocol: ProtocolSpec, lengths: Sequence[int]) -> ProtocolSpec:
+    """The protocol with its defaults filled in for a sweep over `lengths`.
+
+    last_k becomes 256, at most the shortest length for `last` and half of it for `anchored`, where
+    smaller blocks keep every target's context near L. A stride left out stays None: half of each length.
+
+    Raises:
+        SpecError: see `check`.
+    """
+    check(protocol, lengths)
+    if protocol.last_k is not None or protocol.name not in ("last", "anchored"):
+        return protocol
+    shortest = min(lengths)
+    most = shortest if protocol.name == "last" else max(1, shortest // 2)
+    return protocol.model_copy(update={"last_k": min(DEFAULT_LAST_K, most)})
+
+
+def _stride(protocol: ProtocolSpec, length: int) -> int:
+    if protocol.name == "nonoverlap":
+        return length
+    return max(1, length // 2) if protocol.stride is None else protocol.stride
+
+
+def _sliding(document: int, n_tokens: int, length: int, stride: int, bos: Bos) -> Iterator[Window]:
+    scored = 0 if bos != "never" else 1
+    stop = scored + length
+    while scored < n_tokens:
+        start, has_bos = _begin(stop, length, bos)
+        yield Window(document, start, min(stop, n_tokens), scored, has_bos)
+        scored, stop = stop, stop + stride
+
+
+def _last(document: int, n_tokens: int, length: int, block: int, protocol: ProtocolSpec, bos: Bos) -> Iterator[Window]:
+    if protocol.last_k is None:
+        raise SpecError(f"the protocol {protocol.name} has no last_k yet; complete it with windows.resolve")
+    for full in _sliding(document, n_tokens, block, block, bos):
+        if full.n_input == block:
+            start, has_bos = _begin(full.stop, length, bos)
+            yield Window(document, start, full.stop, full.stop - protocol.last_k, has_bos)
+
+
+def _begin(stop: int, length: int, bos: Bos) -> tuple[int, bool]:
+    """Where a window that feeds `length` tokens and stops at `stop` starts, and whether BOS is one of them."""
+    if bos == "always" or (bos == "first_window" and stop == length):
+        return stop - length, True
+    return stop - 1 - length, False
