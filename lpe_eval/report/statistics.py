@@ -1,0 +1,275 @@
+"""From the sums of a cell to its rows: values, standard errors, 95 % intervals, paired differences.
+
+The value is a ratio of totals (Σ nats / Σ tokens, Σ bits / Σ bytes); perplexity is exp of the first
+ratio. It is never a mean of window means and never a mean of perplexities, which count a short
+window as much as a long one.
+
+The uncertainty comes from resampling whole documents with replacement and forming the same ratio
+again, because the targets of one document
+are not independent: taking them so makes the error several times too small.
+
+Choices:
+    * With fewer than `MIN_DOCUMENTS` documents, the units are blocks of 1024 targets, and
+      `ci_method` says "blocks". That interval ignores what the targets of one document share, so
+      it speaks of these documents, not of further ones.
+    * The standard error is the spread of the replicates times sqrt(u / (u - 1)) for u units:
+      resampling alone gives the variance with the divisor u.
+    * The interval is the expanded percentile interval (Hesterberg 2015, arXiv 1411.5279): plain
+      percentiles lack Student's correction. For 8 normal documents of unequal length the plain
+      interval covered 88 % of 3000 simulated samples, the expanded one 94 %.
+    * Its ends are order statistics, not interpolated, so the interval of the perplexity is exactly
+      exp of the interval of the mean loss. The standard error of the perplexity is the spread of
+      its own replicates.
+    * A replicate is seeded from the cell's key and the seed alone, and units are sorted first, so
+      neither the order of cells nor that of blocks changes a bit.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from lpe_eval import table
+from lpe_eval.table import BlockSum, Measurement
+
+MIN_DOCUMENTS = 8
+"""Fewest documents that are resampled as wholes: from here on the interval covers about 94 %
+(simulated, 1000 replicates); its ends are then the 6th replicate from either side, while with
+fewer they run into the most extreme ones (2nd or 3rd at 6 documents, 1st at 5, covering 92 %)."""
+
+_RESAMPLED_AT_ONCE = 2**20
+_NAN = float("nan")
+
+
+class Uncertainty(NamedTuple):
+    """A standard error, a 95 % interval, and how both were made."""
+
+    stderr: float
+    low: float
+    high: float
+    method: str
+
+
+class PairedDifference(NamedTuple):
+    """How much more one measurement loses than another on the text that both scored.
+
+    Attributes:
+        difference: nats per token, first minus second.
+        share: targets that both scored, over the targets of the larger measurement.
+    """
+
+    difference: float
+    stderr: float
+    ci_low: float
+    ci_high: float
+    ci_method: str
+    share: float
+
+
+_UNKNOWN = Uncertainty(_NAN, _NAN, _NAN, "none")
+
+
+def summarise(measurement: Measurement, run: str, seed: int, replicates: int = 1000) -> list[dict]:
+    """The rows of one cell, one for each metric, with every column of `table.ROWS` in its order.
+
+    A target whose loss is not finite makes the value infinite (if any sum is) or NaN, and the
+    status `error`; it is never left out. A cell without a value keeps its status, with NaN.
+
+    Args:
+        run: id of the run.
+        seed: seed of the resampling, joined with the cell's key.
+        replicates: how often the units are resampled.
+    """
+    blocks = [block for block in measurement.blocks if block.n_tokens > 0]
+    n_tokens = sum(block.n_tokens for block in blocks)
+    n_nonfinite = sum(block.n_nonfinite for block in blocks)
+    status, note = _status(measurement, n_tokens, n_nonfinite)
+    values, uncertainties = dict.fromkeys(table.METRICS, _NAN), dict.fromkeys(table.METRICS, _UNKNOWN)
+    if status in ("ok", "error"):
+        nats = _total([block.nll_nats for block in blocks], n_nonfinite)
+        values = _metrics(nats, n_tokens, sum(block.n_bytes for block in blocks))
+    if status == "ok":
+        uncertainties = _uncertainties(blocks, _generator([*measurement.key, seed]), replicates)
+
+    facts, key = measurement.facts, measurement.key
+    shared = {
+        table.RUN: run,
+        table.MODEL: key.model,
+        table.ENCODING: facts.encoding,
+        table.TRAIN_LENGTH: facts.train_length,
+        table.TASK: facts.task,
+        table.TASK_VERSION: facts.task_version,
+        table.CORPUS: facts.corpus,
+        table.SPLIT: facts.split,
+        table.PROTOCOL: key.protocol,
+        table.LENGTH: key.length,
+        table.STRIDE: key.stride,
+        table.N_TOKENS: n_tokens,
+        table.N_NONFINITE: n_nonfinite,
+        table.N_DOCUMENTS: len({(block.document, block.digest) for block in blocks}),
+        table.SEED: facts.seed,
+        table.DTYPE: facts.dtype,
+        table.DEVICE: facts.device,
+        table.ATTENTION: measurement.attention,
+        table.STATUS: status,
+        table.NOTE: note,
+        table.SCHEMA_COLUMN: table.SCHEMA,
+    }
+    rows = []
+    for metric, (unit, _) in table.METRICS.items():
+        found = uncertainties[metric]
+        own = {
+            table.METRIC: metric,
+            table.VALUE: values[metric],
+            table.STDERR: found.stderr,
+            table.CI_LOW: found.low,
+            table.CI_HIGH: found.high,
+            table.CI_METHOD: found.method,
+            table.UNIT: unit,
+        }
+        rows.append({column.name: {**shared, **own}[column] for column in table.ROWS})
+    return rows
+
+
+def paired_difference(
+    blocks_a: Iterable[BlockSum], blocks_b: Iterable[BlockSum], seed: int = 0, replicates: int = 1000
+) -> PairedDifference:
+    """Nats per token of `a` minus those of `b`, over blocks with equal (digest, block).
+
+    Both sides are resampled together, so what makes a document easy or hard for both cancels.
+    Where the two scored unlike numbers of targets in a block, each side is divided by its own.
+    """
+    a, b = _by_text(blocks_a), _by_text(blocks_b)
+    common = {key: (*a[key], *b[key]) for key in a.keys() & b.keys()}
+    larger = max(sum(n for _, n in a.values()), sum(n for _, n in b.values()))
+    share = sum(min(n_a, n_b) for _, n_a, _, n_b in common.values()) / larger if larger else 0.0
+    if not common:
+        return PairedDifference(_NAN, *_UNKNOWN, share)
+
+    nll_a, n_a, nll_b, n_b = (_sum(column) for column in zip(*common.values(), strict=True))
+    difference = nll_a / n_a - nll_b / n_b
+    if not math.isfinite(difference):
+        return PairedDifference(difference, *_UNKNOWN, share)
+    units, noun = _units(common)
+    if len(units) < 2:
+        return PairedDifference(difference, *_UNKNOWN, share)
+    sums = _resample(units, _generator(["paired", seed]), replicates)
+    found = _spread(sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3], len(units), noun)
+    return PairedDifference(difference, *found, share)
+
+
+def _status(measurement: Measurement, n_tokens: int, n_nonfinite: int) -> tuple[str, str]:
+    if measurement.status in ("n/a", "failed"):
+        return measurement.status, measurement.note
+    if n_tokens == 0:
+        return "failed", measurement.note or "no target was scored"
+    if n_nonfinite or measurement.status == "error":
+        return "error", measurement.note or f"the loss of {n_nonfinite} of {n_tokens} targets is not finite"
+    return "ok", measurement.note
+
+
+def _total(nats: list[float], n_nonfinite: int) -> float:
+    total = _sum(nats)
+    # A finite sum beside a count of losses that are not finite means they were left out of the sum.
+    return _NAN if n_nonfinite and math.isfinite(total) else total
+
+
+def _sum(numbers: Iterable[float]) -> float:
+    numbers = list(numbers)
+    return math.inf if math.inf in numbers else math.fsum(numbers)
+
+
+def _metrics(nats: float, n_tokens: int, n_bytes: int) -> dict[str, float]:
+    mean = nats / n_tokens
+    try:
+        perplexity = math.exp(mean)
+    except OverflowError:
+        perplexity = math.inf
+    bits = nats / math.log(2) / n_bytes if n_bytes else _NAN
+    return {"nll_nats": mean, "perplexity": perplexity, "bits_per_byte": bits}
+
+
+def _uncertainties(blocks: list[BlockSum], rng: np.random.Generator, replicates: int) -> dict[str, Uncertainty]:
+    sums: dict[tuple[str, str, int], tuple[float, ...]] = {}
+    for block in blocks:
+        key = (block.digest, block.document, block.block)
+        own = (block.nll_nats, float(block.n_tokens), float(block.n_bytes))
+        sums[key] = tuple(map(sum, zip(sums[key], own, strict=True))) if key in sums else own
+    units, noun = _units(sums)
+    if len(units) < 2:
+        return dict.fromkeys(table.METRICS, _UNKNOWN)
+    nats, tokens, n_bytes = _resample(units, rng, replicates).T
+    mean = nats / tokens
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        found = {"nll_nats": mean, "perplexity": np.exp(mean), "bits_per_byte": nats / math.log(2) / n_bytes}
+    spread = {metric: _spread(values, len(units), noun) for metric, values in found.items()}
+    return spread if n_bytes.any() else {**spread, "bits_per_byte": _UNKNOWN}
+
+
+def _by_text(blocks: Iterable[BlockSum]) -> dict[tuple[str, str, int], tuple[float, float]]:
+    found: dict[tuple[str, str, int], tuple[float, float]] = {}
+    for block in blocks:
+        if block.n_tokens > 0:
+            key = (block.digest, "", block.block)
+            nats, tokens = found.get(key, (0.0, 0.0))
+            nats = _NAN if block.n_nonfinite and math.isfinite(block.nll_nats) else nats + block.nll_nats
+            found[key] = (nats, tokens + block.n_tokens)
+    return found
+
+
+def _units(sums: dict[tuple[str, str, int], tuple[float, ...]]) -> tuple[Float[np.ndarray, "u c"], str]:
+    """The rows that are resampled, one a document or one a block, and which of the two."""
+    ordered = sorted(sums)
+    values = np.array([sums[key] for key in ordered], dtype=np.float64)
+    documents = {document: place for place, document in enumerate(dict.fromkeys(key[:2] for key in ordered))}
+    if len(documents) < MIN_DOCUMENTS:
+        return values, "blocks"
+    units = np.zeros((len(documents), values.shape[1]))
+    np.add.at(units, [documents[key[:2]] for key in ordered], values)
+    return units, "documents"
+
+
+def _resample(units: Float[np.ndarray, "u c"], rng: np.random.Generator, replicates: int) -> Float[np.ndarray, "r c"]:
+    """Column sums over as many rows as there are, drawn with replacement, for each replicate."""
+    count = len(units)
+    at_once = max(1, _RESAMPLED_AT_ONCE // count)
+    parts = []
+    for start in range(0, replicates, at_once):
+        drawn = rng.integers(0, count, (min(at_once, replicates - start), count))
+        parts.append(units[drawn].sum(axis=1))
+    return np.concatenate(parts)
+
+
+def _spread(values: Float[np.ndarray, " r"], units: int, noun: str) -> Uncertainty:
+    replicates = len(values)
+    method = f"bootstrap-{noun}-{replicates}"
+    if np.isnan(values).any():
+        return Uncertainty(_NAN, _NAN, _NAN, method)
+    finite = bool(np.isfinite(values).all())
+    stderr = float(values.std(ddof=1)) * math.sqrt(units / (units - 1)) if finite else math.inf
+    ordered = np.sort(values)
+    low = max(math.ceil(_tail(units) * replicates) - 1, 0)
+    return Uncertainty(stderr, float(ordered[low]), float(ordered[replicates - 1 - low]), method)
+
+
+def _tail(units: int) -> float:
+    """Share of replicates below the expanded interval: Φ(-sqrt(u / (u - 1)) t), t Student's 97.5 % point."""
+    z, freedom = 1.959963984540054, units - 1
+    # Cornish-Fisher expansion, right to 0.003 from 5 degrees of freedom on; with fewer, the
+    # interval is the range of the replicates either way.
+    student = (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
+    return 0.5 * math.erfc(math.sqrt(units / freedom) * student / math.sqrt(2))
+
+
+def _generator(parts: list[str | int | None]) -> np.random.Generator:
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
