@@ -1,0 +1,61 @@
+"""What can be named on the command line, as tables for `lpe-eval list`."""
+
+from collections.abc import Callable, Sequence
+
+from lpe_eval.errors import UnknownName
+from lpe_eval.model.checkpoint import locate
+from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, Room
+from lpe_eval.spec.released import released_names
+from lpe_eval.spec.tasks import read_task, task_names
+
+Listing = tuple[Sequence[str], list[Sequence[str]]]
+"""Column names, and rows."""
+
+
+def catalogue(what: str) -> Listing:
+    """The table of everything of one kind.
+
+    Raises:
+        UnknownName: there is no such kind.
+    """
+    if what not in _KINDS:
+        raise UnknownName("listing", what, _KINDS)
+    return _KINDS[what]()
+
+
+def _encodings() -> Listing:
+    members = [(name, ENCODINGS.load(name)) for name in ENCODINGS.names()]
+    rows = [(name, member.title, member.paper, f"{member.bidirectional} form") for name, member in members]
+    return ("name", "method", "paper", "bidirectional"), [*rows]
+
+
+def _tasks() -> Listing:
+    tasks = [read_task(name) for name in task_names()]
+    return ("name", "version", "text"), [(task.name, str(task.version), task.title) for task in tasks]
+
+
+def _checkpoints() -> Listing:
+    rows: list[Sequence[str]] = []
+    for name in released_names():
+        located = locate(name)
+        facts = located.format.peek(located.path)
+        rows.append((name, facts.tokenizer, facts.digest[:12], str(located.path)))
+    return ("name", "tokenizer", "digest", "folder"), rows
+
+
+def _members(room: Room) -> Listing:
+    return ("name", "what it is"), [(name, _first_line(room.load(name))) for name in room.names()]
+
+
+def _first_line(member: type) -> str:
+    return (member.__doc__ or "").strip().partition("\n")[0]
+
+
+_KINDS: dict[str, Callable[[], Listing]] = {
+    "encodings": _encodings,
+    "tasks": _tasks,
+    "checkpoints": _checkpoints,
+    "corpora": lambda: _members(CORPORA),
+    "formats": lambda: _members(CHECKPOINTS),
+    "attentions": lambda: _members(ATTENTIONS),
+}

@@ -1,0 +1,118 @@
+"""Everything decided before a weight is read: which checkpoints, which text, which windows, how much work."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from lpe_eval.data.corpus import Corpus
+from lpe_eval.data.selection import Selection, choose_documents
+from lpe_eval.data.tokenizer import Tokenizer, open_tokenizer
+from lpe_eval.data.windows import plan, resolve
+from lpe_eval.errors import SpecError
+from lpe_eval.measure.by_length import Plan, distinct_inputs
+from lpe_eval.model.checkpoint import Located, Peek, locate
+from lpe_eval.spec.protocol_spec import ProtocolSpec
+from lpe_eval.spec.run_spec import PerplexitySpec
+from lpe_eval.table import CellKey
+
+
+class Planned(NamedTuple):
+    """One model and everything decided about it before its weights are read."""
+
+    reference: str
+    located: Located
+    peek: Peek
+    tokenizer: Tokenizer
+    selection: Selection
+    plans: list[Plan]
+
+
+def plan_models(spec: PerplexitySpec, corpus: Corpus) -> list[Planned]:
+    """Finds every checkpoint, chooses the text once for each tokenizer, and plans all windows.
+
+    Raises:
+        SpecError: protocols and lengths do not fit, or two models have one name.
+        CheckpointError: a checkpoint is not there or its config is not one.
+        DataError: the text is missing or too short.
+    """
+    protocols = [resolve(protocol, spec.lengths) for protocol in spec.protocols]
+    selections: dict[str, tuple[Tokenizer, Selection]] = {}
+    planned: list[Planned] = []
+    for reference in spec.models:
+        alias, equals, rest = reference.partition("=")
+        located = locate(rest if equals else reference)
+        peek = located.format.peek(located.path)
+        peek = peek._replace(name=alias) if equals else peek
+        if any(peek.name == each.peek.name for each in planned):
+            raise SpecError(f"two models are called {peek.name!r}; tell them apart with -m NAME={rest or reference}")
+        if peek.tokenizer not in selections:
+            tokenizer = open_tokenizer(peek.tokenizer)
+            selections[peek.tokenizer] = (tokenizer, _select(spec, corpus, tokenizer))
+        tokenizer, selection = selections[peek.tokenizer]
+        bos = _bos(spec, tokenizer)
+        lengths = [len(document.tokens) for document in selection.documents]
+        plans = [
+            Plan(
+                length,
+                {
+                    _key(peek.name, protocol, length, spec.lengths): plan(
+                        protocol, length, lengths, bos, spec.tail, max(spec.lengths)
+                    )
+                    for protocol in protocols
+                },
+            )
+            for length in spec.lengths
+        ]
+        planned.append(Planned(reference, located, peek, tokenizer, selection, plans))
+    return planned
+
+
+def unfinished(plans: Sequence[Plan], finished: set[CellKey]) -> list[Plan]:
+    """The plans without the cells that are done."""
+    left = [
+        Plan(each.length, {key: windows for key, windows in each.windows.items() if key not in finished})
+        for each in plans
+    ]
+    return [each for each in left if each.windows]
+
+
+def work(plan: Plan) -> int:
+    """How much a plan costs, in units that only compare."""
+    return round(sum(distinct_inputs(plan)) * work_per_token(plan.length))
+
+
+def work_per_token(length: int) -> float:
+    """Work of one token: attention's share grows with the length, which is all a progress bar needs."""
+    return 1 + length / 2048
+
+
+def _select(spec: PerplexitySpec, corpus: Corpus, tokenizer: Tokenizer) -> Selection:
+    return choose_documents(
+        corpus,
+        corpus.split,
+        tokenizer,
+        max(spec.lengths),
+        spec.max_tokens,
+        spec.seed,
+        pack=spec.pack,
+        bos=_bos(spec, tokenizer),
+    )
+
+
+def _bos(spec: PerplexitySpec, tokenizer: Tokenizer) -> Literal["always", "first_window", "never"]:
+    if spec.bos == "auto":
+        return "always" if tokenizer.adds_bos else "never"
+    if spec.bos != "never" and tokenizer.bos_id is None:
+        raise SpecError(f"--bos {spec.bos}: the tokenizer {tokenizer.name} has no such token; use --bos never")
+    return "first_window" if spec.bos == "first-window" else spec.bos
+
+
+def _key(model: str, protocol: ProtocolSpec, length: int, lengths: Sequence[int]) -> CellKey:
+    match protocol.name:
+        case "nonoverlap":
+            return CellKey(model, "nonoverlap", length, length)
+        case "sliding":
+            return CellKey(model, "sliding", length, protocol.stride or max(1, length // 2))
+        case "last":
+            return CellKey(model, f"last-{protocol.last_k}", length, length)
+        case "anchored":
+            return CellKey(model, f"anchored-{protocol.last_k}", length, max(lengths))
