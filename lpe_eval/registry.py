@@ -5,6 +5,7 @@ is its registry name, and its file holds exactly one public class. Dashes and un
 the same to a caller: `kerple-log` finds `kerple_log.py`.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -58,12 +59,11 @@ class Room:
                 ) from error
         raise UnknownName(self.noun, name, self.names())
 
-    def _own(self) -> list[str]:
-        folder = _PACKAGE_ROOT.joinpath(*self.package.split(".")[1:])
-        return [found.name for found in pkgutil.iter_modules([str(folder)])]
+    def _own(self) -> tuple[str, ...]:
+        return _files(self.package)
 
-    def _points(self) -> list[metadata.EntryPoint]:
-        return list(metadata.entry_points(group=self.group))
+    def _points(self) -> tuple[metadata.EntryPoint, ...]:
+        return _entry_points(self.group)
 
     def _public_class(self, module_name: str) -> type:
         module = importlib.import_module(module_name)
@@ -75,6 +75,17 @@ class Room:
         if len(found) != 1:
             raise SpecError(f"{module_name} must hold exactly one public class, not {len(found)}")
         return found[0]
+
+
+@functools.cache
+def _files(package: str) -> tuple[str, ...]:
+    folder = _PACKAGE_ROOT.joinpath(*package.split(".")[1:])
+    return tuple(found.name for found in pkgutil.iter_modules([str(folder)]))
+
+
+@functools.cache
+def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+    return tuple(metadata.entry_points(group=group))
 
 
 ENCODINGS = Room("encoding", "lpe_eval.model.encodings", "lpe_eval.encodings")
