@@ -29,8 +29,8 @@ def last(k: int) -> ProtocolSpec:
     return ProtocolSpec(name="last", last_k=k)
 
 
-def anchored(k: int) -> ProtocolSpec:
-    return ProtocolSpec(name="anchored", last_k=k)
+def anchored(k: int, stride: int | None = None) -> ProtocolSpec:
+    return ProtocolSpec(name="anchored", last_k=k, stride=stride or k)
 
 
 def scored(windows: list[Window]) -> Counter[tuple[int, int]]:
@@ -138,7 +138,13 @@ def test_a_stride_of_one_gives_every_target_all_the_context_there_is(
 def test_anchored_scores_the_same_targets_at_every_length(case, documents: list[int], bos: Bos, tail: Tail) -> None:
     lengths, k = case
     plans = {length: plan(anchored(k), length, documents, bos, tail, max(lengths)) for length in lengths}
-    reference = scored(plan(last(k), max(lengths), documents, bos, tail, max(lengths)))
+    reach = max(lengths)
+    reference = {
+        (document, target): 1
+        for document, n_tokens in enumerate(documents)
+        for stop in range(reach + (bos == "never"), n_tokens + 1, k)
+        for target in range(stop - k, stop)
+    }
     for length, windows in plans.items():
         assert scored(windows) == reference
         assert set(contexts(windows).values()) <= set(range(length - k + 1, length + 1))
@@ -165,18 +171,24 @@ def test_without_bos_all_lengths_of_nonoverlap_and_sliding_score_the_same_target
         (sliding(3), 4, "first_window", [(0, 4, 0, 1), (2, 7, 4, 0), (5, 10, 7, 0)]),
         (last(2), 4, "never", [(0, 5, 3, 0), (4, 9, 7, 0)]),
         (last(2), 4, "always", [(0, 4, 2, 1), (4, 8, 6, 1)]),
-        (anchored(2), 8, "never", [(0, 9, 7, 0)]),
-        (anchored(2), 4, "never", [(4, 9, 7, 0)]),
-        (anchored(2), 8, "always", [(0, 8, 6, 1)]),
-        (anchored(2), 4, "always", [(4, 8, 6, 1)]),
-        (anchored(2), 8, "first_window", [(0, 8, 6, 1)]),
-        (anchored(2), 4, "first_window", [(3, 8, 6, 0)]),
+        (anchored(2, 8), 8, "never", [(0, 9, 7, 0)]),
+        (anchored(2, 8), 4, "never", [(4, 9, 7, 0)]),
+        (anchored(2, 8), 8, "always", [(0, 8, 6, 1)]),
+        (anchored(2, 8), 4, "always", [(4, 8, 6, 1)]),
+        (anchored(2, 8), 8, "first_window", [(0, 8, 6, 1)]),
+        (anchored(2, 8), 4, "first_window", [(3, 8, 6, 0)]),
     ],
 )
 def test_ten_tokens_are_cut_as_by_hand(protocol: ProtocolSpec, length: int, bos: Bos, expected) -> None:
     longest = 8 if protocol.name == "anchored" else length
     found = plan(protocol, length, [10], bos, "score", longest)
     assert found == [Window(0, start, stop, score_from, bool(has)) for start, stop, score_from, has in expected]
+
+
+def test_anchored_blocks_follow_one_another_by_the_stride() -> None:
+    for length, expected in ((6, [(0, 7, 5), (2, 9, 7)]), (4, [(2, 7, 5), (4, 9, 7)])):
+        found = plan(anchored(2, 2), length, [10], "never", "score", 6)
+        assert found == [Window(0, start, stop, score_from, False) for start, stop, score_from in expected]
 
 
 def test_a_document_of_one_token_has_no_target_unless_bos_precedes_it() -> None:
@@ -196,6 +208,7 @@ def test_a_document_of_one_token_has_no_target_unless_bos_precedes_it() -> None:
         (last(0), [4], "at least 1, not 0"),
         (last(5), [8, 4], "length 4 has no 5 targets"),
         (anchored(5), [8, 4], "length 4 has no 5 targets"),
+        (anchored(3, 2), [8, 4], "score targets of blocks of 3 twice"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(protocol: ProtocolSpec, lengths: list[int], message: str) -> None:
@@ -210,12 +223,14 @@ def test_a_length_above_the_longest_and_an_incomplete_protocol_are_refused() -> 
         plan(anchored(1), 8, [20], "never", "score", 4)
     with pytest.raises(SpecError, match="resolve"):
         plan(ProtocolSpec(name="last"), 8, [20], "never", "score", 8)
+    with pytest.raises(SpecError, match="resolve"):
+        plan(ProtocolSpec(name="anchored", last_k=2), 8, [20], "never", "score", 8)
 
 
 def test_defaults_are_filled_in_for_the_whole_sweep() -> None:
     assert resolve(ProtocolSpec(name="last"), [512, 1024]).last_k == 256
     assert resolve(ProtocolSpec(name="last"), [128, 1024]).last_k == 128
-    assert resolve(ProtocolSpec(name="anchored"), [128, 1024]).last_k == 64
+    assert resolve(ProtocolSpec(name="anchored"), [128, 1024]) == anchored(64, 256)
     assert resolve(ProtocolSpec(name="anchored"), [1]).last_k == 1
     assert resolve(ProtocolSpec(name="anchored"), [2048]).last_k == 256
     assert resolve(last(7), [128]).last_k == 7

@@ -16,11 +16,11 @@ tokens it feeds; the line below has `^` under the input whose *next* token is sc
     last, k = 2     0123      4567               the last k targets of each full window: L - k + 1 .. L
                       ^^        ^^
 
-    anchored, k = 2, longest length 8            the blocks are chosen once, at the longest length:
-      L = 8         01234567                     targets 7 and 8 here. Every length scores them, with
-                          ^^                     L - k + 1 .. L tokens of context, so that a difference
-      L = 4             4567                     between two lengths is due to context alone
-                          ^^
+    anchored, k = 2, longest length 6, S = 2     blocks of k targets are chosen once: the first where the
+      L = 6         012345    234567             longest window first fits, then one every S tokens (targets
+                        ^^        ^^             5 6 and 7 8 here). Every length scores them, with
+      L = 4           2345      4567             L - k + 1 .. L tokens of context, so that a difference
+                        ^^        ^^             between two lengths is due to context alone
 
 `nonoverlap` is `sliding` with S = L. Token 0 of a document has no context and is not scored unless
 a beginning-of-sequence token (BOS) precedes it. BOS counts towards L and is never scored:
@@ -125,9 +125,7 @@ def plan(
             found = _sliding(document, n_tokens, length, _stride(protocol, length), bos)
             windows += (each for each in found if tail == "score" or each.n_input == length)
         else:
-            windows += _last(
-                document, n_tokens, length, longest if protocol.name == "anchored" else length, protocol, bos
-            )
+            windows += _blocks(document, n_tokens, length, longest, protocol, bos)
     return windows
 
 
@@ -143,11 +141,11 @@ def check(protocol: ProtocolSpec, lengths: Sequence[int]) -> None:
     if shortest < 1:
         raise SpecError(f"a length must be at least 1, not {shortest}")
     if protocol.stride is not None:
-        if protocol.name != "sliding":
-            raise SpecError(f"the protocol {protocol.name} has no stride; leave it out, or use the protocol sliding")
+        if protocol.name not in ("sliding", "anchored"):
+            raise SpecError(f"the protocol {protocol.name} has no stride; leave it out, or use sliding or anchored")
         if protocol.stride < 1:
             raise SpecError(f"the stride must be at least 1, not {protocol.stride}")
-        if protocol.stride > shortest:
+        if protocol.name == "sliding" and protocol.stride > shortest:
             raise SpecError(
                 f"a stride of {protocol.stride} would skip tokens at length {shortest}; "
                 f"lower the stride to {shortest} or leave it out for half of each length"
@@ -161,23 +159,33 @@ def check(protocol: ProtocolSpec, lengths: Sequence[int]) -> None:
             raise SpecError(
                 f"a window of length {shortest} has no {protocol.last_k} targets; lower last_k or drop that length"
             )
+        if protocol.name == "anchored" and protocol.stride is not None and protocol.stride < protocol.last_k:
+            raise SpecError(
+                f"a stride of {protocol.stride} would score targets of blocks of {protocol.last_k} twice; "
+                f"raise the stride to {protocol.last_k} or lower last_k"
+            )
 
 
 def resolve(protocol: ProtocolSpec, lengths: Sequence[int]) -> ProtocolSpec:
     """The protocol with its defaults filled in for a sweep over `lengths`.
 
     last_k becomes 256, at most the shortest length for `last` and half of it for `anchored`, where
-    smaller blocks keep every target's context near L. A stride left out stays None: half of each length.
+    smaller blocks keep every target's context near L. The stride of `anchored` becomes a quarter of the
+    longest length; that of `sliding` stays None, half of each length.
 
     Raises:
         SpecError: see `check`.
     """
     check(protocol, lengths)
-    if protocol.last_k is not None or protocol.name not in ("last", "anchored"):
-        return protocol
-    shortest = min(lengths)
-    most = shortest if protocol.name == "last" else max(1, shortest // 2)
-    return protocol.model_copy(update={"last_k": min(DEFAULT_LAST_K, most)})
+    shortest, changes = min(lengths), {}
+    if protocol.last_k is None and protocol.name in ("last", "anchored"):
+        most = shortest if protocol.name == "last" else max(1, shortest // 2)
+        changes["last_k"] = min(DEFAULT_LAST_K, most)
+    if protocol.stride is None and protocol.name == "anchored":
+        changes["stride"] = max(max(lengths) // 4, protocol.last_k or changes["last_k"])
+    resolved = protocol.model_copy(update=changes)
+    check(resolved, lengths)
+    return resolved
 
 
 def _stride(protocol: ProtocolSpec, length: int) -> int:
@@ -195,13 +203,16 @@ def _sliding(document: int, n_tokens: int, length: int, stride: int, bos: Bos) -
         scored, stop = stop, stop + stride
 
 
-def _last(document: int, n_tokens: int, length: int, block: int, protocol: ProtocolSpec, bos: Bos) -> Iterator[Window]:
-    if protocol.last_k is None:
-        raise SpecError(f"the protocol {protocol.name} has no last_k yet; complete it with windows.resolve")
-    for full in _sliding(document, n_tokens, block, block, bos):
-        if full.n_input == block:
-            start, has_bos = _begin(full.stop, length, bos)
-            yield Window(document, start, full.stop, full.stop - protocol.last_k, has_bos)
+def _blocks(
+    document: int, n_tokens: int, length: int, longest: int, protocol: ProtocolSpec, bos: Bos
+) -> Iterator[Window]:
+    reach, step = (longest, protocol.stride) if protocol.name == "anchored" else (length, length)
+    if protocol.last_k is None or step is None:
+        raise SpecError(f"the protocol {protocol.name} has no last_k or stride yet; complete it with windows.resolve")
+    first = reach + (bos == "never")
+    for stop in range(first, n_tokens + 1, step):
+        start, has_bos = _begin(stop, length, bos)
+        yield Window(document, start, stop, stop - protocol.last_k, has_bos)
 
 
 def _begin(stop: int, length: int, bos: Bos) -> tuple[int, bool]:

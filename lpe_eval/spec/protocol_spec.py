@@ -10,7 +10,8 @@ class ProtocolSpec(BaseModel):
 
     Attributes:
         name: which protocol.
-        stride: `sliding` only: tokens from one window to the next; None is half of each length ("L/2").
+        stride: `sliding`: tokens from one window to the next; None is half of each length ("L/2").
+            `anchored`: tokens from one block to the next; None lets `windows.resolve` choose.
         last_k: `last` and `anchored` only: targets scored in a window; None lets `windows.resolve` choose.
     """
 

@@ -60,7 +60,6 @@ class PythonStdlib(Corpus):
         return {
             "python": platform.python_version(),
             "implementation": platform.python_implementation(),
-            "paths": os.pathsep.join(map(str, self._folders)),
         }
 
     def _files(self) -> dict[str, Path]:
