@@ -19,7 +19,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "lpe_eval": lpe_eval.__version__,
         "source": _source_commit(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "libraries": _versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),

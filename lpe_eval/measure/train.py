@@ -7,6 +7,7 @@ the same text in the same order, and a resumed run continues as if it had never 
 import io
 import math
 import pickle
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +19,12 @@ from torch.nn import functional as F
 from lpe_eval.errors import DataError, DivergedError
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.spec.train_spec import TrainSpec
+
+_UNREADABLE = (
+    *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError),
+    *(pickle.UnpicklingError, struct.error),
+)
+"""What `torch.load` and the modules raise on a damaged or a foreign snapshot."""
 
 
 class TrainingStep(NamedTuple):
@@ -48,7 +55,7 @@ class Trainer:
     """
 
     def __init__(
-        self, spec: TrainSpec, tokens: Int[Tensor, " n"], validation: Int[Tensor, " n"], device: torch.device
+        self, spec: TrainSpec, tokens: Int[Tensor, " n"], validation: Int[Tensor, " m"], device: torch.device
     ) -> None:
         length = spec.model.train_length
         for what, stream in (("training", tokens), ("validation", validation)):
@@ -85,7 +92,7 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
-        except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        except _UNREADABLE as error:
             raise TrainingStateError(str(error)) from error
 
     def run(self) -> Iterator[TrainingStep]:
