@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from lpe_eval.errors import UnknownName
-from lpe_eval.model.checkpoint import locate
+from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, Room
 from lpe_eval.spec.released import released_names
 from lpe_eval.spec.tasks import read_task, task_names
@@ -38,7 +38,7 @@ def _checkpoints() -> Listing:
     rows: list[Sequence[str]] = []
     for name in released_names():
         located = locate(name)
-        facts = located.format.peek(located.path)
+        facts = located.peek(LoadOptions())
         rows.append((name, facts.tokenizer, facts.digest[:12], str(located.path)))
     return ("name", "tokenizer", "digest", "folder"), rows
 

@@ -35,6 +35,20 @@ app = typer.Typer(
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes CUDA where there is one.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")]
+TokenizerName = Annotated[
+    str | None, typer.Option(help="For every model, instead of its own: bytes, hf:PATH, bpe:vocab.json,merges.txt.")
+]
+Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a model on the Hub.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with a Hugging Face checkpoint.")
+]
+RopeScaling = Annotated[
+    str | None, typer.Option(help="RoPE of a Hugging Face model: linear:4, dynamic:4, yarn:4, or JSON.")
+]
+RopeTheta = Annotated[float | None, typer.Option(help="RoPE's base, of a Hugging Face model.")]
+AsPublished = Annotated[
+    bool, typer.Option("--as-published", help="Keep the rows that pad a GPT-NeoX vocabulary in the softmax.")
+]
 
 
 @app.command(rich_help_panel=_MEASURE)
@@ -44,8 +58,9 @@ def ppl(
         typer.Option(
             "--model",
             "-m",
-            help="A released checkpoint (alibi), a folder, or a folder behind a format's prefix (native:DIR). "
-            "Repeat it for several; NAME=... renames. Default: every released checkpoint.",
+            help="A released checkpoint (alibi), a folder, or an address behind a format's prefix (hf:org/name, "
+            "neox:DIR, fairseq:FILE, py:FILE.py:make). Repeat it for several; NAME=... renames. "
+            "Default: every released checkpoint.",
         ),
     ] = None,
     lengths: Annotated[
@@ -92,6 +107,12 @@ def ppl(
         str, typer.Option(help="float32, bfloat16, float16; auto is float32 on a CPU, bfloat16 on CUDA.")
     ] = "auto",
     attention: Annotated[str, typer.Option(help="An attention path from `list attentions`, or auto.")] = "auto",
+    tokenizer: TokenizerName = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    rope_scaling: RopeScaling = None,
+    rope_theta: RopeTheta = None,
+    as_published: AsPublished = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/<id>."),
@@ -136,6 +157,12 @@ def ppl(
             "device": device,
             "dtype": dtype,
             "attention": attention,
+            "tokenizer": tokenizer,
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "rope_scaling": rope_scaling,
+            "rope_theta": rope_theta,
+            "as_published": as_published,
         }
         spec = parse_spec(PerplexitySpec.of_task(chosen, changes), PerplexitySpec, "ppl")
         _perplexity(spec, out, overwrite, quiet, dry_run)
@@ -207,7 +234,7 @@ def train(
             "batch_tokens": batch_tokens,
             "learning_rate": learning_rate,
             "warmup_steps": min(100, steps // 10),
-            "validate_every": max(1, min(100, steps // 10)),
+            "validate_every": max(50, steps // 20),
             "seed": seed,
         }
         _train(parse_spec(fields, TrainSpec, "train"), out, device, overwrite, quiet)
@@ -226,6 +253,59 @@ def plot(
 
         for path in draw_runs(runs, out or runs[0] / "figures"):
             typer.echo(path)
+
+
+@app.command(rich_help_panel=_LOOK)
+def inspect(
+    checkpoint: Annotated[str, typer.Argument(help="As `ppl -m` takes it.")],
+    task: Annotated[str, typer.Option(help="The task whose windows are counted.")] = "python-stdlib",
+    tokenizer: TokenizerName = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    rope_scaling: RopeScaling = None,
+    rope_theta: RopeTheta = None,
+    as_published: AsPublished = False,
+) -> None:
+    """Say what a checkpoint is: format, shape, encoding and its parameters, tokenizer, and what `ppl` would measure."""
+    with _told():
+        from lpe_eval.console import listing, note
+        from lpe_eval.inspection import inspect_checkpoint
+        from lpe_eval.spec.run_spec import PerplexitySpec
+        from lpe_eval.spec.tasks import parse_spec, read_task
+
+        changes = {
+            "models": [checkpoint],
+            "tokenizer": tokenizer,
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "rope_scaling": rope_scaling,
+            "rope_theta": rope_theta,
+            "as_published": as_published,
+        }
+        spec = parse_spec(PerplexitySpec.of_task(read_task(task), changes), PerplexitySpec, "inspect")
+        found = inspect_checkpoint(checkpoint, spec)
+        for title, columns, rows in found.tables:
+            listing(title, columns, rows)
+        for sentence in found.notes:
+            note(sentence)
+
+
+@app.command(rich_help_panel=_MAKE)
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint, as `ppl -m` takes it.")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the native form; new or empty.")],
+    dtype: Annotated[str, typer.Option(help="Of the stored weights: float32 or bfloat16.")] = "float32",
+    tokenizer: TokenizerName = None,
+    as_published: AsPublished = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a native checkpoint in DST.")] = False,
+) -> None:
+    """Write the native form of a checkpoint: config.yaml and model.safetensors."""
+    with _told():
+        from lpe_eval.console import note
+        from lpe_eval.conversion import convert_checkpoint
+
+        for sentence in convert_checkpoint(source, destination, dtype, tokenizer, as_published, overwrite):
+            note(sentence)
 
 
 @app.command("list", rich_help_panel=_LOOK)
@@ -276,7 +356,15 @@ def _perplexity(spec: "PerplexitySpec", out: Path | None, overwrite: bool, quiet
         return
     tell = (lambda sentence: None) if quiet else console.note
     outcome = perplexity(spec, out, overwrite, partial(console.progress, quiet=quiet), tell)
-    console.result_table(outcome.rows)
+    if outcome.tokenizers > 1:
+        # A token of one model is not one of another, so losses per token have no common unit.
+        console.result_table(outcome.rows, "bits_per_byte")
+        console.note(
+            f"the models have {outcome.tokenizers} different tokenizers, so perplexity per token does not compare "
+            "between them; the table shows bits per byte of text, and rows.csv has both"
+        )
+    else:
+        console.result_table(outcome.rows)
     console.note(f"rows: {outcome.folder / 'rows.csv'}   figure: {outcome.folder / 'figures' / 'perplexity.png'}")
     if outcome.failed:
         raise SomeCellsFailed(f"{outcome.failed} of the cells have no value; their notes stand below the table")
@@ -295,7 +383,10 @@ def _train(spec: "TrainSpec", out: Path | None, device: str, overwrite: bool, qu
 def _released() -> list[str]:
     from lpe_eval.spec.released import released_names
 
-    return released_names()
+    names = released_names()
+    if not names:
+        raise SpecError("no checkpoint ships with this installation; name one with -m")
+    return names
 
 
 def _corpus(

@@ -1,11 +1,12 @@
 """The sentence in code: a spec names models and data; we measure them; we report a table."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -41,13 +42,8 @@ _BATCH_TOKENS = 16384
 """Token budget of a batch unless --batch-size says otherwise."""
 
 
-class Advance(Protocol):
-    """Told how much more is done, and what is being done now."""
-
-    def __call__(self, done: int, description: str | None = None) -> None:
-        """Moves the bar."""
-        ...
-
+Advance = Callable[..., None]
+"""advance(done, description=None): how much more is done, and what is being done now."""
 
 Tell = Callable[[str], None]
 """Takes a sentence that the user should read."""
@@ -93,6 +89,8 @@ class Outcome(NamedTuple):
     """Every row of `rows.csv`, in its order."""
     failed: int
     """Cells that failed; `n/a` is an answer and not counted."""
+    tokenizers: int
+    """How many different ones there are; with several, perplexities per token do not compare."""
 
 
 def perplexity(spec: PerplexitySpec, out: Path | None, overwrite: bool, progress: Progress, tell: Tell) -> Outcome:
@@ -111,7 +109,7 @@ def perplexity(spec: PerplexitySpec, out: Path | None, overwrite: bool, progress
     device = pick_device(spec.device)
     spec = spec.model_copy(update={"device": device.type, "dtype": _dtype_name(spec.dtype, device)})
     corpus = open_corpus(spec.corpus)
-    planned = plan_models(spec, corpus)
+    planned = plan_models(spec, corpus, _load_options(spec, device))
     identity = run_id(_identity(spec, planned))
     order = [key for each in planned for plan in each.plans for key in plan.windows]
     with open_run(out or Path("results/runs") / identity, spec_text(spec), identity, overwrite) as store:
@@ -134,6 +132,7 @@ def perplexity(spec: PerplexitySpec, out: Path | None, overwrite: bool, progress
                 "environment": environment(device),
                 "corpus": {"name": corpus.label, "split": corpus.split, **corpus.describe()},
                 "models": {each.peek.name: _model_provenance(each) for each in planned},
+                "opened_with": spec.opening,
                 "seconds": round(time.monotonic() - began, 1),
                 "cells_from_an_earlier_start": resumed,
             }
@@ -144,7 +143,7 @@ def perplexity(spec: PerplexitySpec, out: Path | None, overwrite: bool, progress
         failed = {
             (row["model"], row["protocol"], row["length"]) for row in rows if row["status"] in ("failed", "error")
         }
-        return Outcome(store.directory, rows, len(failed))
+        return Outcome(store.directory, rows, len(failed), _n_tokenizers([run]))
 
 
 def estimate(spec: PerplexitySpec) -> Estimate:
@@ -152,9 +151,9 @@ def estimate(spec: PerplexitySpec) -> Estimate:
     device = pick_device(spec.device)
     rows: list[Sequence[str]] = []
     total = 0.0
-    for each in plan_models(spec, open_corpus(spec.corpus)):
-        options = LoadOptions(device, getattr(torch, _dtype_name(spec.dtype, device)), spec.attention)
-        model = each.located.format.load(each.located.path, options)
+    options = _load_options(spec, device)
+    for each in plan_models(spec, open_corpus(spec.corpus), options):
+        model = each.located.load(options)
         for step in each.plans:
             try:
                 seconds = seconds_for(model, [step])
@@ -175,15 +174,30 @@ def draw_runs(folders: Sequence[Path], out: Path) -> list[Path]:
     runs = [read_run(folder) for folder in folders]
     if len(runs) == 1:
         return draw(runs[0], out)
-    return plots.save(plots.perplexity_figure(pd.concat([run.rows for run in runs])), out, "perplexity")
+    return _draw_lengths(runs, out)
 
 
 def draw(run: Run, folder: Path) -> list[Path]:
-    """Draws every figure of a run: perplexity by length, and loss by context where it was kept."""
-    written = plots.save(plots.perplexity_figure(run.rows), folder, "perplexity")
+    """Draws every figure of a run: perplexity by length, and loss by context where it was kept.
+
+    Where models have different tokenizers, bits per byte are drawn too.
+    """
+    written = _draw_lengths([run], folder)
     if len(run.by_position):
         written += plots.save(plots.position_figure(run.by_position, run.rows), folder, "loss_by_context")
     return written
+
+
+def _draw_lengths(runs: Sequence[Run], folder: Path) -> list[Path]:
+    rows = pd.concat([run.rows for run in runs])
+    metrics = ["perplexity"] if _n_tokenizers(runs) < 2 else ["perplexity", "bits_per_byte"]
+    return [path for each in metrics for path in plots.save(plots.perplexity_figure(rows, each), folder, each)]
+
+
+def _n_tokenizers(runs: Sequence[Run]) -> int:
+    models = [model for run in runs for model in run.provenance.get("models", {}).values()]
+    # What decides is the ids of the text: one vocabulary may come in two formats.
+    return len({model.get("ids_fingerprint", model["tokenizer_fingerprint"]) for model in models})
 
 
 def _measure_model(
@@ -202,8 +216,7 @@ def _measure_model(
     )
     keys = [key for plan in planned.plans for key in plan.windows]
     try:
-        options = LoadOptions(device, getattr(torch, spec.dtype), spec.attention)
-        model = planned.located.format.load(planned.located.path, options)
+        model = planned.located.load(_load_options(spec, device))
         refuse_leak(model)
     except LpeEvalError as error:
         advance(sum(work(plan) for plan in planned.plans))
@@ -232,6 +245,10 @@ def _dtype_name(name: str, device: torch.device) -> str:
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
+def _load_options(spec: PerplexitySpec, device: torch.device) -> LoadOptions:
+    return LoadOptions(device, getattr(torch, _dtype_name(spec.dtype, device)), spec.attention, **spec.opening)
+
+
 def _identity(spec: PerplexitySpec, planned: Sequence[Planned]) -> dict[str, Any]:
     """What makes two runs the same: not the batch size, which changes no value."""
     return {
@@ -250,6 +267,7 @@ def _model_provenance(planned: Planned) -> dict[str, Any]:
         "tokenizer": planned.peek.tokenizer,
         "tokenizer_fingerprint": planned.tokenizer.fingerprint,
         "text_fingerprint": selection.fingerprint,
+        "ids_fingerprint": hashlib.sha256(b"".join(each.tokens.tobytes() for each in selection.documents)).hexdigest(),
         "documents": [[each.name, each.digest, len(each.tokens)] for each in selection.documents],
         "documents_seen": selection.n_seen,
     }

@@ -9,7 +9,7 @@ from lpe_eval.data.tokenizer import Tokenizer, open_tokenizer
 from lpe_eval.data.windows import plan, resolve
 from lpe_eval.errors import SpecError
 from lpe_eval.measure.by_length import Plan, distinct_inputs
-from lpe_eval.model.checkpoint import Located, Peek, locate
+from lpe_eval.model.checkpoint import LoadOptions, Located, Peek, locate
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.spec.run_spec import PerplexitySpec
 from lpe_eval.table import CellKey
@@ -26,7 +26,7 @@ class Planned(NamedTuple):
     plans: list[Plan]
 
 
-def plan_models(spec: PerplexitySpec, corpus: Corpus) -> list[Planned]:
+def plan_models(spec: PerplexitySpec, corpus: Corpus, options: LoadOptions) -> list[Planned]:
     """Finds every checkpoint, chooses the text once for each tokenizer, and plans all windows.
 
     Raises:
@@ -38,12 +38,12 @@ def plan_models(spec: PerplexitySpec, corpus: Corpus) -> list[Planned]:
     selections: dict[str, tuple[Tokenizer, Selection]] = {}
     planned: list[Planned] = []
     for reference in spec.models:
-        alias, equals, rest = reference.partition("=")
-        located = locate(rest if equals else reference)
-        peek = located.format.peek(located.path)
-        peek = peek._replace(name=alias) if equals else peek
+        alias, rest = split_alias(reference)
+        located = locate(rest)
+        peek = located.peek(options)
+        peek = peek._replace(name=alias) if alias else peek
         if any(peek.name == each.peek.name for each in planned):
-            raise SpecError(f"two models are called {peek.name!r}; tell them apart with -m NAME={rest or reference}")
+            raise SpecError(f"two models are called {peek.name!r}; tell them apart with -m NAME={rest}")
         if peek.tokenizer not in selections:
             tokenizer = open_tokenizer(peek.tokenizer)
             selections[peek.tokenizer] = (tokenizer, _select(spec, corpus, tokenizer))
@@ -54,7 +54,7 @@ def plan_models(spec: PerplexitySpec, corpus: Corpus) -> list[Planned]:
             Plan(
                 length,
                 {
-                    _key(peek.name, protocol, length, spec.lengths): plan(
+                    _key(peek.name, protocol, length): plan(
                         protocol, length, lengths, bos, spec.tail, max(spec.lengths)
                     )
                     for protocol in protocols
@@ -64,6 +64,14 @@ def plan_models(spec: PerplexitySpec, corpus: Corpus) -> list[Planned]:
         ]
         planned.append(Planned(reference, located, peek, tokenizer, selection, plans))
     return planned
+
+
+def split_alias(reference: str) -> tuple[str, str]:
+    """`NAME=REFERENCE` taken apart; a reference may hold an equals sign too, behind a colon or a path."""
+    alias, equals, rest = reference.partition("=")
+    if not equals or any(mark in alias for mark in ":/\\?"):
+        return "", reference
+    return alias, rest
 
 
 def unfinished(plans: Sequence[Plan], finished: set[CellKey]) -> list[Plan]:
@@ -106,7 +114,7 @@ def _bos(spec: PerplexitySpec, tokenizer: Tokenizer) -> Literal["always", "first
     return "first_window" if spec.bos == "first-window" else spec.bos
 
 
-def _key(model: str, protocol: ProtocolSpec, length: int, lengths: Sequence[int]) -> CellKey:
+def _key(model: str, protocol: ProtocolSpec, length: int) -> CellKey:
     match protocol.name:
         case "nonoverlap":
             return CellKey(model, "nonoverlap", length, length)
@@ -115,4 +123,4 @@ def _key(model: str, protocol: ProtocolSpec, length: int, lengths: Sequence[int]
         case "last":
             return CellKey(model, f"last-{protocol.last_k}", length, length)
         case "anchored":
-            return CellKey(model, f"anchored-{protocol.last_k}", length, max(lengths))
+            return CellKey(model, f"anchored-{protocol.last_k}", length, protocol.stride)

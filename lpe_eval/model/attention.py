@@ -18,6 +18,12 @@ from lpe_eval.errors import SpecError
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.registry import ATTENTIONS
 
+_BLOCK_LOGITS = 1 << 21
+"""Logits held at once. Two million floats are 8 MiB: near a core's cache, and few enough blocks."""
+
+_FEWEST_ROWS, _MOST_ROWS = 64, 128
+"""Fewer rows make thin, slow products; more rows waste half of a larger square on the diagonal."""
+
 
 class AttentionPath(ABC):
     """One way to compute exact attention; members hold no state."""
@@ -70,6 +76,11 @@ def choose(name: str, encoding: Encoding, device: torch.device) -> tuple[str, ty
         ((each, path) for each, path in able if path.serves(encoding, device)),
         key=lambda pair: (pair[1].preference, pair[0]),
     )
+
+
+def rows_per_block(matrices: int, length: int) -> int:
+    """Query rows whose logits, over `matrices` batch entries and heads, fill one block."""
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, _BLOCK_LOGITS // (matrices * length)))
 
 
 def visible_keys(rows: slice, keys: int, length: int, causal: bool, device: torch.device) -> Bool[Tensor, "q k"]:

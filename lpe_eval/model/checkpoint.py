@@ -1,27 +1,50 @@
 """The contract of a checkpoint format, and how a reference becomes a model.
 
-A reference is a path whose content tells its format, a path behind a format's prefix
-(`native:runs/mine`), or the name of a released checkpoint (`alibi`).
+A reference is a path whose content tells its format, a path or another address behind a format's
+prefix (`native:runs/mine`, `hf:org/name@revision`, `py:model.py:make?width=64`), or the name of a
+released checkpoint (`alibi`). A prefix is a format's name or its short name: hf, neox, py.
 """
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
-from lpe_eval.errors import CheckpointError, UnknownName
+from lpe_eval.errors import CheckpointError, SpecError, UnknownName
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.registry import CHECKPOINTS
 from lpe_eval.spec.released import released_folder, released_names
 
+SHORT_NAMES = {"hf": "huggingface", "neox": "gpt_neox", "py": "python"}
+
 
 class LoadOptions(NamedTuple):
-    """How a checkpoint is put on a device."""
+    """How a checkpoint is opened and put on a device.
 
-    device: torch.device
+    The fields after `attention` suit some formats only; see `CheckpointFormat.heeds`.
+
+    Attributes:
+        device: where it runs.
+        dtype: of its weights.
+        attention: an attention path, or "auto".
+        tokenizer: instead of the one the checkpoint names.
+        revision: branch, tag or commit on the Hub.
+        trust_remote_code: whether Python code beside the weights may be run.
+        rope_scaling: a rule for RoPE's frequencies, `yarn:4` or JSON.
+        rope_theta: RoPE's base.
+        as_published: keep the rows that pad a vocabulary in the softmax.
+    """
+
+    device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
     attention: str = "auto"
+    tokenizer: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    rope_scaling: str | None = None
+    rope_theta: float | None = None
+    as_published: bool = False
 
 
 class Peek(NamedTuple):
@@ -36,15 +59,22 @@ class Peek(NamedTuple):
 class CheckpointFormat(ABC):
     """One way the world writes checkpoints; members hold no state."""
 
-    @classmethod
-    @abstractmethod
-    def recognises(cls, path: Path) -> bool:
-        """Whether the content at `path` is of this format; reads as little as it can."""
+    heeds: ClassVar[frozenset[str]] = frozenset()
+    """Which of `revision`, `rope_scaling`, `rope_theta` it obeys; the others are refused when they are set."""
 
     @classmethod
     @abstractmethod
-    def peek(cls, path: Path) -> Peek:
+    def recognises(cls, path: Path) -> bool:
+        """Whether the content at `path` is of this format and of no other; reads as little as it can."""
+
+    @classmethod
+    @abstractmethod
+    def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
         """Reads the config and hashes the files.
+
+        Args:
+            path: what stands behind the prefix; not every format's address is a path.
+            options: those that change which model it is, or whether it may be opened, matter.
 
         Raises:
             CheckpointError: a file is missing or the config is not one.
@@ -52,7 +82,7 @@ class CheckpointFormat(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, path: Path, options: LoadOptions) -> LanguageModel:
+    def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
         """Opens the checkpoint strictly.
 
         Raises:
@@ -64,31 +94,74 @@ class Located(NamedTuple):
     """A checkpoint that has been found and not yet opened."""
 
     format: type[CheckpointFormat]
-    path: Path
+    path: str | Path
+
+    def peek(self, options: LoadOptions) -> Peek:
+        """The format's `peek`, with the tokenizer that `options` asks for.
+
+        Raises:
+            SpecError: an option is set that the format would ignore.
+            CheckpointError: a file is missing or the config is not one.
+        """
+        self._refuse_unheeded(options)
+        found = self.format.peek(self.path, options)
+        return found if options.tokenizer is None else found._replace(tokenizer=options.tokenizer)
+
+    def load(self, options: LoadOptions) -> LanguageModel:
+        """The format's `load`.
+
+        Raises:
+            SpecError: an option is set that the format would ignore.
+            CheckpointError: it cannot be opened exactly as it is.
+        """
+        self._refuse_unheeded(options)
+        return self.format.load(self.path, options)
+
+    def _refuse_unheeded(self, options: LoadOptions) -> None:
+        for name in ("revision", "rope_scaling", "rope_theta"):
+            if getattr(options, name) is not None and name not in self.format.heeds:
+                raise SpecError(
+                    f"--{name.replace('_', '-')} has no effect on {self.path}, which is opened as "
+                    f"{self.format.__name__}; measure it in a run without that flag"
+                )
 
 
 def locate(reference: str) -> Located:
-    """The format and the path that `reference` names, without loading any weight.
+    """The format and the address that `reference` names, without loading any weight.
 
     Raises:
-        CheckpointError: nothing is there, or no format knows it.
-        UnknownName: no released checkpoint has that name.
+        CheckpointError: nothing is there, no format knows it, or several do.
+        UnknownName: no format or no released checkpoint has that name.
     """
     prefix, colon, rest = reference.partition(":")
-    if colon and prefix.replace("-", "_") in CHECKPOINTS.names():
-        return Located(CHECKPOINTS.load(prefix), Path(rest))
+    name = SHORT_NAMES.get(prefix, prefix.replace("-", "_"))
+    if colon and name in CHECKPOINTS.names():
+        if not rest:
+            raise CheckpointError(f"{reference} names no checkpoint; write {prefix}: and where it is")
+        return Located(CHECKPOINTS.load(name), rest)
     path = Path(reference)
     if path.exists():
-        for name in CHECKPOINTS.names():
-            if CHECKPOINTS.load(name).recognises(path):
-                return Located(CHECKPOINTS.load(name), path)
-        raise CheckpointError(
-            f"{path} is not a checkpoint of any known format ({', '.join(CHECKPOINTS.names())}); "
-            "a native one is a folder with config.yaml and model.safetensors"
-        )
-    if "/" in reference or "\\" in reference:
-        raise CheckpointError(f"there is no checkpoint at {reference}")
+        return Located(_format_of(path), path)
+    if colon and prefix.replace("-", "_").replace("_", "").isalnum() and len(prefix) > 1:
+        raise UnknownName("checkpoint format", prefix, [*CHECKPOINTS.names(), *SHORT_NAMES])
+    if "/" in reference or "\\" in reference or ".py:" in reference:
+        hint = f"; a model of the Hub is written hf:{reference}" if reference.count("/") == 1 else ""
+        hint = f"; a function of yours is written py:{reference}" if ".py:" in reference else hint
+        raise CheckpointError(f"there is no checkpoint at {reference}{hint}")
     folder = released_folder(reference)
     if folder is None:
         raise UnknownName("released checkpoint (and no folder)", reference, released_names())
     return Located(CHECKPOINTS.load("native"), folder)
+
+
+def _format_of(path: Path) -> type[CheckpointFormat]:
+    claims = [name for name in CHECKPOINTS.names() if CHECKPOINTS.load(name).recognises(path)]
+    if len(claims) == 1:
+        return CHECKPOINTS.load(claims[0])
+    if claims:
+        choices = " or ".join(f"{name}:{path}" for name in claims)
+        raise CheckpointError(f"{path} looks like several formats at once; write {choices}")
+    raise CheckpointError(
+        f"{path} is not a checkpoint of any known format ({', '.join(CHECKPOINTS.names())}); "
+        "a native one is a folder with config.yaml and model.safetensors, a Hugging Face one has config.json"
+    )

@@ -63,7 +63,8 @@ class Scores(NamedTuple):
     """What attention knows about one block of query rows, before the mask.
 
     `keys` may stop before the end of the sequence: a causal path passes the keys up to the
-    block's last query plus the encoding's `lookahead`.
+    block's last query plus the encoding's `lookahead`. Rows may come in any order; a path that runs
+    through a block backwards gets biases by offset without a copy (see `spread_offsets`).
     """
 
     logits: Float[Tensor, "b h q k"]
@@ -253,11 +254,18 @@ def spread_offsets(
 ) -> Float[Tensor, "h q k"]:
     """A Toeplitz bias from its values by offset, each distinct offset computed once.
 
-    Consecutive positions are served as sliding views of one row of values; sampled ones
-    are looked up, or computed one by one when their range is wider than the matrix.
+    Consecutive positions are served as sliding views of one row of values, without any copy if
+    the queries run backwards; sampled ones are looked up, or computed one by one when their range
+    is wider than the matrix.
     """
     rows, columns = len(q_at), len(k_at)
-    if _consecutive(q_at) and _consecutive(k_at):
+    if consecutive(q_at.flip(0)) and consecutive(k_at):
+        first = int(q_at[0] - k_at[0])
+        values = by_offset(torch.arange(first, first - rows - columns + 1, -1, device=q_at.device))
+        assert values is not None
+        # Row r of the matrix runs over the offsets first - r down to first - r - columns + 1.
+        return values.unfold(-1, columns, 1)
+    if consecutive(q_at) and consecutive(k_at):
         first = int(q_at[0] - k_at[-1])
         values = by_offset(torch.arange(first, first + rows + columns - 1, device=q_at.device))
         assert values is not None
@@ -299,5 +307,6 @@ def require_even_width(width: int, what: str) -> None:
         raise SpecError(f"{what} pairs channels and cannot serve an odd width ({width})")
 
 
-def _consecutive(at: Int[Tensor, " t"]) -> bool:
+def consecutive(at: Int[Tensor, " t"]) -> bool:
+    """Whether positions run on one by one."""
     return len(at) > 0 and bool((at[1:] - at[:-1] == 1).all())

@@ -1,14 +1,19 @@
 """The reference transformer, causal or bidirectional; it never asks which encoding it holds."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lpe_eval.model.adaptive import AdaptiveEmbedding, AdaptiveHead
 from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.spec.model_spec import ModelSpec
+
+_ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
 class Transformer(nn.Module):
@@ -29,15 +34,16 @@ class Transformer(nn.Module):
         geometry = Geometry(spec.heads, spec.width // spec.heads, spec.width, spec.train_length, spec.causal)
         self.layer_encodings: list[Encoding] = build_encodings(spec.encoding, geometry, spec.layers)
         self.encodings = nn.ModuleList(dict.fromkeys(self.layer_encodings))
-        self.embedding = nn.Embedding(spec.vocab_size, spec.width)
+        self.embedding = _embedding(spec)
         self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
-        self.final_norm = nn.LayerNorm(spec.width) if spec.norm == "pre" else nn.Identity()
-        self.head = None if spec.tied_embeddings else nn.Linear(spec.width, spec.vocab_size, bias=False)
+        normalised = spec.norm == "pre" and spec.final_norm
+        self.final_norm = nn.LayerNorm(spec.width, spec.norm_eps) if normalised else nn.Identity()
+        self.head = _head(spec, self.embedding)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draws all weights: N(0, 0.02), the two projections into the residual stream divided by sqrt(2 layers)."""
-        matrices = [self.embedding.weight, *([] if self.head is None else [self.head.weight])]
-        for matrix in matrices:
+        outer = [*self.embedding.parameters(), *([] if self.head is None else self.head.parameters())]
+        for matrix in dict.fromkeys(outer):
             nn.init.normal_(matrix, std=0.02, generator=generator)
         for layer in self.layers:
             assert isinstance(layer, Layer)
@@ -51,7 +57,7 @@ class Transformer(nn.Module):
 
     def path_names(self) -> list[str]:
         """The attention paths in use, in layer order and each once."""
-        device = self.embedding.weight.device
+        device = next(self.layers.parameters()).device
         return list(dict.fromkeys(choose(self.attention, each, device)[0] for each in self.layer_encodings))
 
     def forward(
@@ -72,6 +78,8 @@ class Transformer(nn.Module):
         length, device = tokens.shape[1], tokens.device
         first = self.layer_encodings[0]
         embedded = self.embedding(tokens)
+        if self.spec.embedding_scale != 1:
+            embedded = embedded * self.spec.embedding_scale
         x = first.embed(embedded, first.positions(length, device, generator)).to(embedded.dtype)
         for number, (layer, encoding) in enumerate(zip(self.layers, self.layer_encodings, strict=True)):
             at = encoding.positions(length, device, generator)
@@ -80,8 +88,24 @@ class Transformer(nn.Module):
         return self.final_norm(x)
 
     def logits(self, hidden: Float[Tensor, "*n e"]) -> Float[Tensor, "*n v"]:
-        """Unnormalised scores of every symbol."""
-        return F.linear(hidden, self.embedding.weight if self.head is None else self.head.weight)
+        """Scores of every symbol: unnormalised, or logarithms of probabilities from an adaptive softmax."""
+        if self.head is not None:
+            return self.head(hidden)
+        assert isinstance(self.embedding, nn.Embedding)
+        return F.linear(hidden, self.embedding.weight)
+
+
+def _embedding(spec: ModelSpec) -> nn.Embedding | AdaptiveEmbedding:
+    if spec.adaptive is not None:
+        return AdaptiveEmbedding(spec.adaptive, spec.vocab_size, spec.width)
+    return nn.Embedding(spec.vocab_size, spec.width)
+
+
+def _head(spec: ModelSpec, embedding: nn.Embedding | AdaptiveEmbedding) -> nn.Linear | AdaptiveHead | None:
+    if spec.adaptive is not None:
+        assert isinstance(embedding, AdaptiveEmbedding)
+        return AdaptiveHead(spec.adaptive, spec.vocab_size, spec.width, embedding)
+    return None if spec.tied_embeddings else nn.Linear(spec.width, spec.vocab_size, bias=False)
 
 
 class Layer(nn.Module):
@@ -92,11 +116,12 @@ class Layer(nn.Module):
         self.heads = spec.heads
         self.causal = spec.causal
         self.pre_norm = spec.norm == "pre"
-        self.activation = F.gelu if spec.activation == "gelu" else F.relu
-        self.attention_norm = nn.LayerNorm(spec.width)
+        self.parallel = spec.parallel_residual
+        self.activation = _ACTIVATIONS[spec.activation]
+        self.attention_norm = nn.LayerNorm(spec.width, spec.norm_eps)
         self.query_key_value = nn.Linear(spec.width, 3 * spec.width)
         self.attention_out = nn.Linear(spec.width, spec.width)
-        self.mlp_norm = nn.LayerNorm(spec.width)
+        self.mlp_norm = nn.LayerNorm(spec.width, spec.norm_eps)
         self.mlp_in = nn.Linear(spec.width, spec.mlp_width)
         self.mlp_out = nn.Linear(spec.mlp_width, spec.width)
 
@@ -119,6 +144,9 @@ class Layer(nn.Module):
     ) -> Float[Tensor, "b r e"]:
         """The last `rows` tokens after this layer."""
         skip = x.shape[1] - rows
+        if self.parallel:
+            attended = self._attend(self.attention_norm(x), encoding, at, path, rows)
+            return x[:, skip:] + attended + self._mlp(self.mlp_norm(x[:, skip:]))
         if self.pre_norm:
             y = x[:, skip:] + self._attend(self.attention_norm(x), encoding, at, path, rows)
             return y + self._mlp(self.mlp_norm(y))

@@ -48,13 +48,14 @@ class _Point(NamedTuple):
     high: float
 
 
-def perplexity_figure(rows: pd.DataFrame) -> Figure:
+def perplexity_figure(rows: pd.DataFrame, metric: str = "perplexity") -> Figure:
     """Perplexity against evaluation length, both logarithmic: a panel a protocol, a line a model.
 
     Args:
         rows: rows of one or several runs, as `read_run` gives them; other metrics are left out.
+        metric: `bits_per_byte` serves models with different tokenizers.
     """
-    records = [row for row in rows.to_dict("records") if row["metric"] == "perplexity"]
+    records = [row for row in rows.to_dict("records") if row["metric"] == metric]
     names = _line_names(records, ("protocol", "length"))
     points = [
         _Point(row["protocol"], name, float(row["length"]), row["value"], row["ci_low"], row["ci_high"])
@@ -71,7 +72,7 @@ def perplexity_figure(rows: pd.DataFrame) -> Figure:
             axes.yaxis.set_major_locator(FixedLocator(readable_ticks(low, high)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
             axes.yaxis.set_minor_locator(NullLocator())
-        _label(panels, LABELS["length"], LABELS["perplexity"])
+        _label(panels, LABELS["length"], LABELS[metric])
     return figure
 
 

@@ -1,19 +1,45 @@
 """The shape of a reference transformer and of the native checkpoint that holds one."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
 CHECKPOINT_SCHEMA = 1
 
 
+class AdaptiveSpec(BaseModel):
+    """Adaptive input and softmax: frequent words get wide vectors, each further band of rare ones narrower.
+
+    `cutoffs` are the first words of all bands but the first; the vectors of band i are `factor`^i times
+    narrower than the model. A tied table (or the projection between a table and the model) serves input
+    and softmax alike.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cutoffs: tuple[int, ...] = Field(min_length=1)
+    factor: float = Field(default=4.0, ge=1)
+    tied_tables: bool = True
+    tied_projections: bool = True
+
+    @model_validator(mode="after")
+    def _bands_in_order(self) -> "AdaptiveSpec":
+        if any(low >= high for low, high in zip((0, *self.cutoffs), self.cutoffs, strict=False)):
+            raise ValueError(f"cutoffs {list(self.cutoffs)} do not increase from above zero")
+        if self.tied_projections and not self.tied_tables:
+            raise ValueError("projections can be tied only where the tables are")
+        return self
+
+
 class ModelSpec(BaseModel):
     """A reference transformer.
 
     The defaults are the shape of the released checkpoints: pre-norm, exact GELU, embeddings tied
-    to the head, no dropout.
+    to the head, no dropout. The fields from `norm_eps` on serve checkpoints of other programs, and
+    are written down only where they differ from the default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,14 +53,37 @@ class ModelSpec(BaseModel):
     train_length: int = Field(default=512, ge=1)
     causal: bool = True
     norm: Literal["pre", "post"] = "pre"
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Literal["gelu", "relu", "gelu_tanh"] = "gelu"
     tied_embeddings: bool = True
+    norm_eps: float = Field(default=1e-5, gt=0)
+    final_norm: bool = True
+    """Whether a pre-norm model normalises once more before the head."""
+    parallel_residual: bool = False
+    """x + attention(norm(x)) + mlp(norm(x)) instead of one after the other."""
+    embedding_scale: float = 1.0
+    adaptive: AdaptiveSpec | None = None
+    """In place of one table for input and head; `tied_embeddings` then says nothing."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelSpec":
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
         return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ModelSpec":
+        if self.parallel_residual and self.norm == "post":
+            raise ValueError("parallel_residual needs norm: pre")
+        if self.adaptive is not None and self.adaptive.cutoffs[-1] >= self.vocab_size:
+            raise ValueError(f"the last cutoff {self.adaptive.cutoffs[-1]} leaves no word of {self.vocab_size}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        # Names and fingerprints of runs hash this text: a field that came later must not change them.
+        later = ("norm_eps", "final_norm", "parallel_residual", "embedding_scale", "adaptive")
+        unused = {name for name in later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in write(self).items() if name not in unused}
 
 
 class CheckpointSpec(BaseModel):

@@ -1,9 +1,10 @@
 """What a perplexity run is, fully resolved: written to `spec.yaml`, and enough to run it again."""
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from lpe_eval.errors import SpecError
 from lpe_eval.spec.corpus_spec import CorpusSpec
@@ -15,12 +16,15 @@ LONGEST_EVER = 1 << 22
 
 _SWEEP = re.compile(r"(\d+):(\d+):([x+])(\d+)")
 
+_OPENING = ("tokenizer", "revision", "trust_remote_code", "rope_scaling", "rope_theta", "as_published")
+
 
 class PerplexitySpec(BaseModel):
     """One `lpe-eval ppl`.
 
     `batch_size` counts windows; "auto" takes as many as fit a fixed budget of tokens. Neither it nor
-    `attention` changes a value beyond rounding.
+    `attention` changes a value beyond rounding. The fields from `tokenizer` on say how checkpoints are
+    opened, as `LoadOptions` has them; they hold for every model of the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +45,23 @@ class PerplexitySpec(BaseModel):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: str = "auto"
+    tokenizer: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    rope_scaling: str | None = None
+    rope_theta: float | None = Field(default=None, gt=0)
+    as_published: bool = False
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """How checkpoints are opened, beyond device, dtype and attention path; only what was asked for."""
+        fields = type(self).model_fields
+        return {name: getattr(self, name) for name in _OPENING if getattr(self, name) != fields[name].default}
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        # The id of a run hashes this text: a field that came later must not change it.
+        return {name: value for name, value in write(self).items() if name not in _OPENING or name in self.opening}
 
     @field_validator("lengths")
     @classmethod
@@ -115,15 +136,15 @@ def parse_protocols(text: str, stride: str | None, last_k: int | None) -> list[P
             raise SpecError(f"--protocol: there is no {name!r}; known: {', '.join(known)}")
     if not names:
         raise SpecError(f"--protocol names none; known: {', '.join(known)}")
-    if stride is not None and "sliding" not in names:
-        raise SpecError("--stride belongs to the protocol sliding; add --protocol sliding, or leave it out")
+    if stride is not None and not {"sliding", "anchored"} & set(names):
+        raise SpecError("--stride belongs to the protocols sliding and anchored; add one, or leave it out")
     if last_k is not None and not {"last", "anchored"} & set(names):
         raise SpecError("--last-k belongs to the protocols last and anchored; add one, or leave it out")
     return [
         ProtocolSpec.model_validate(
             {
                 "name": name,
-                "stride": _stride(stride) if name == "sliding" else None,
+                "stride": _stride(stride) if name in ("sliding", "anchored") else None,
                 "last_k": last_k if name in ("last", "anchored") else None,
             }
         )

@@ -126,7 +126,8 @@ def parse_spec(raw: Any, kind: type[Spec], where: str) -> Spec:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is told before the right one that is then missing.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise UnknownName(f"key of {where}", place, kind.model_fields) from error

@@ -1,20 +1,16 @@
 """Any encoding in memory linear in the length: a block of query rows at a time.
 
 A causal block never touches the keys after its last query, so half of the arithmetic of the
-dense path disappears as well.
+dense path disappears as well. Without gradients everything that follows the product q . k works
+in place, and only the square at the end of a causal block, where its own queries are keys, is masked.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lpe_eval.model.attention import AttentionPath, visible_keys
+from lpe_eval.model.attention import AttentionPath, rows_per_block, visible_keys
 from lpe_eval.model.encoding import Encoding, Scores
-
-_BLOCK_LOGITS = 1 << 21
-"""Logits held at once. Two million floats are 8 MiB: near a core's cache, and few enough blocks."""
-
-_FEWEST_ROWS = 16
 
 
 class Blocked(AttentionPath):
@@ -38,39 +34,42 @@ class Blocked(AttentionPath):
     ) -> Float[Tensor, "b h q d"]:
         length, first = len(at), len(at) - q.shape[2]
         rows = rows_per_block(q.shape[0] * q.shape[1], length)
-        return torch.cat(
-            [
-                _attend_block(q, k, v, encoding, at, causal, start, min(start + rows, length))
-                for start in range(first, length, rows)
-            ],
-            dim=2,
-        )
+        turned, contexts = q.flip(2), []
+        for stop in range(length, first, -rows):
+            block = slice(max(first, stop - rows), stop)
+            queries = turned[:, :, length - stop : length - block.start]
+            weights = _weights(queries, k, encoding, at, causal, block)
+            contexts.append(weights.to(v.dtype) @ v[:, :, : weights.shape[-1]])
+        return torch.cat(contexts, dim=2).flip(2)
 
 
-def rows_per_block(matrices: int, length: int) -> int:
-    """Query rows whose logits, over `matrices` batch entries and heads, fill one block."""
-    return max(_FEWEST_ROWS, min(length, _BLOCK_LOGITS // (matrices * length)))
-
-
-def _attend_block(
-    q: Float[Tensor, "b h q d"],
+def _weights(
+    queries: Float[Tensor, "b h r d"],
     k: Float[Tensor, "b h k d"],
-    v: Float[Tensor, "b h k d"],
     encoding: Encoding,
     at: Int[Tensor, " k"],
     causal: bool,
-    start: int,
-    stop: int,
-) -> Float[Tensor, "b h r d"]:
+    rows: slice,
+) -> Float[Tensor, "b h r s"]:
+    """The probabilities of the keys that a block of rows sees, the last row first."""
     length = len(at)
-    seen = stop if causal else length
+    seen = rows.stop if causal else length
     keys = min(length, seen + encoding.lookahead)
-    offset = length - q.shape[2]
-    queries, some = q[:, :, start - offset : stop - offset], k[:, :, :keys]
-    visible = visible_keys(slice(start, stop), keys, length, causal, q.device)
-    logits = ((queries * q.shape[-1] ** -0.5) @ some.transpose(-1, -2)).float()
-    bias = encoding.bias(at[start:stop], at[:keys])
-    scores = Scores(logits, bias, queries.float(), some.float(), visible, at[start:stop], at[:keys])
-    positioned = encoding.adjust(scores)
-    positioned = positioned[..., :seen].masked_fill(~visible[:, :seen], float("-inf"))
-    return positioned.softmax(dim=-1).to(v.dtype) @ v[:, :, :seen]
+    some, q_at, k_at = k[:, :, :keys], at[rows].flip(0), at[:keys]
+    logits = ((queries * queries.shape[-1] ** -0.5) @ some.transpose(-1, -2)).float()
+    bias = encoding.bias(q_at, k_at)
+    in_place, visible = not torch.is_grad_enabled(), None
+    if in_place and not encoding.capabilities.adjusts:
+        positioned = logits if bias is None else logits.add_(bias)
+    else:
+        visible = visible_keys(rows, keys, length, causal, k.device).flip(0)
+        scores = Scores(logits, bias, queries.float(), some.float(), visible, q_at, k_at)
+        positioned = encoding.adjust(scores)[..., :seen]
+    if not in_place:
+        assert visible is not None
+        return positioned.masked_fill(~visible[:, :seen], float("-inf")).softmax(dim=-1)
+    if causal:
+        size = seen - rows.start
+        square = visible_keys(slice(0, size), size, size, True, k.device).flip(0)
+        positioned[..., rows.start :].masked_fill_(~square, float("-inf"))
+    return torch.softmax(positioned, dim=-1, out=positioned)

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import torch
 import yaml
-from jaxtyping import Float, Int
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from lpe_eval.errors import CheckpointError, LpeEvalError
 from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
-from lpe_eval.model.language_model import LanguageModel, ModelFacts
+from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.transformer import Transformer
+from lpe_eval.model.transformer_model import TransformerModel, fill, state_of
 from lpe_eval.spec.model_spec import CHECKPOINT_SCHEMA, CheckpointSpec
 
 _CONFIG, _WEIGHTS = "config.yaml", "model.safetensors"
@@ -32,12 +31,13 @@ class Native(CheckpointFormat):
         return (path / _CONFIG).is_file() and (path / _WEIGHTS).is_file()
 
     @classmethod
-    def peek(cls, path: Path) -> Peek:
-        spec = _read_config(path)
-        return Peek(spec.name, spec.tokenizer, _digest(path))
+    def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
+        spec = _read_config(Path(path))
+        return Peek(spec.name, spec.tokenizer, _digest(Path(path)))
 
     @classmethod
-    def load(cls, path: Path, options: LoadOptions) -> LanguageModel:
+    def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
+        path = Path(path)
         spec = _read_config(path)
         try:
             model = Transformer(spec.model, options.attention)
@@ -47,9 +47,9 @@ class Native(CheckpointFormat):
             weights = load_file(path / _WEIGHTS)
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{path / _WEIGHTS} is not a readable safetensors file: {error}") from error
-        _fill(model, weights, path / _WEIGHTS)
+        fill(model, weights, path / _WEIGHTS)
         model.put(options.device, options.dtype)
-        return _NativeModel(model.eval(), spec, _digest(path), options)
+        return TransformerModel(model.eval(), spec, _digest(path), options, "native")
 
     @classmethod
     def save(cls, model: Transformer, spec: CheckpointSpec, folder: Path, dtype: torch.dtype) -> None:
@@ -62,44 +62,6 @@ class Native(CheckpointFormat):
         save_file(weights, folder / _WEIGHTS)
         text = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False)
         (folder / _CONFIG).write_text(text, encoding="utf-8")
-
-
-def state_of(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, one that several modules share only once."""
-    persistent = model.state_dict().keys()
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: tensor for name, tensor in named.items() if name in persistent}
-
-
-class _NativeModel(LanguageModel):
-    """A reference transformer behind the language-model contract."""
-
-    def __init__(self, model: Transformer, spec: CheckpointSpec, digest: str, options: LoadOptions) -> None:
-        self.model = model
-        self.device, self.dtype = options.device, options.dtype
-        encoding = model.layer_encodings[0]
-        self.facts = ModelFacts(
-            name=spec.name,
-            format="native",
-            encoding=encoding.label,
-            train_length=spec.model.train_length,
-            vocab_size=spec.model.vocab_size,
-            tokenizer=spec.tokenizer,
-            n_parameters=sum(each.numel() for each in model.parameters()),
-            digest=digest,
-            causal=spec.model.causal,
-            prefix_stable=encoding.prefix_stable,
-        )
-
-    @property
-    def attention(self) -> str:
-        return "+".join(self.model.path_names())
-
-    def hidden(self, tokens: Int[Tensor, "b t"], rows: int, generator: torch.Generator) -> Float[Tensor, "b r e"]:
-        return self.model(tokens, generator, rows)
-
-    def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
-        return self.model.logits(hidden)
 
 
 def _read_config(folder: Path) -> CheckpointSpec:
@@ -121,22 +83,6 @@ def _read_config(folder: Path) -> CheckpointSpec:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"{path}, {where}: {first['msg']}") from error
-
-
-def _fill(model: Transformer, weights: dict[str, Tensor], path: Path) -> None:
-    wanted = state_of(model)
-    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
-    if missing or unexpected:
-        told = [f"{kind}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" for kind, names in
-                (("missing", missing), ("unexpected", unexpected)) if names]  # fmt: skip
-        raise CheckpointError(f"{path} does not fit its config; {'; '.join(told)}")
-    for name, tensor in wanted.items():
-        if tensor.shape != weights[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {list(weights[name].shape)}, the config makes it {list(tensor.shape)}"
-            )
-        with torch.no_grad():
-            tensor.copy_(weights[name])
 
 
 def _digest(path: Path) -> str:

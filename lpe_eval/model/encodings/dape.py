@@ -21,6 +21,7 @@ Deviations and choices:
       `activation: leaky_relu` for the fire that is wrapped to get that.
     * The part of the first layer that reads the bias does not depend on the batch and is computed
       once for all sequences. The sum is the same up to rounding.
+    * On the CPU and without gradients the same sums are made in pieces that fit in the cache (`_in_pieces`).
     * Bidirectional: unchanged; f is pointwise and never knew the direction. The authors' code for
       this is not public.
 """
@@ -34,6 +35,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lpe_eval.model.encoding import Encoding, EncodingOptions, EncodingWrapper, Geometry, Scores, reset_linear
+
+_HIDDEN_NUMBERS = 1 << 18
+"""Numbers of the hidden layer held at once without gradients: 1 MiB of float32, what a core keeps close."""
 
 
 class Dape(EncodingWrapper):
@@ -64,6 +68,8 @@ class Dape(EncodingWrapper):
             logits, bias = self.inner.adjust(scores), None
         else:
             logits, bias = scores.logits, scores.bias
+        if not torch.is_grad_enabled() and logits.device.type == "cpu":
+            return self._in_pieces(logits, bias)
         batch, heads, rows, columns = logits.shape
         # Heads are the channels of a product over all pairs at once: no axis is ever moved.
         pairs = logits.reshape(batch, heads, rows * columns)
@@ -78,3 +84,35 @@ class Dape(EncodingWrapper):
         hidden = F.leaky_relu(hidden, 0.01, inplace=True)
         out = torch.baddbmm(pairs + outside, self.second.weight.expand(batch, -1, -1), hidden)
         return out.unflatten(-1, (rows, columns))
+
+    def _in_pieces(
+        self, logits: Float[Tensor, "b h q k"], bias: Float[Tensor, "h q k"] | None
+    ) -> Float[Tensor, "b h q k"]:
+        """The same sums without gradients, in pieces of a few rows whose hidden layer fits in the cache.
+
+        A piece holds the network's inputs in the rows of one matrix, below them a row of ones, so
+        that f's biases and the sum outside f are columns of the two matrices it is multiplied with.
+        """
+        batch, heads, rows, columns = logits.shape
+        first, second, dtype = self.first, self.second, self.first.weight.dtype
+        into_hidden = torch.cat([first.weight, first.bias[:, None]], dim=1)
+        passed = torch.eye(heads, dtype=dtype, device=logits.device)
+        kept = [passed, passed * self.options.residual] if self.reads_bias else [passed]
+        around = torch.cat([*kept, second.bias[:, None]], dim=1)
+        step = min(rows, max(1, _HIDDEN_NUMBERS // (self.options.hidden * columns)))
+        out = torch.empty(batch, heads, rows, columns, dtype=dtype, device=logits.device)
+        inputs = torch.ones(into_hidden.shape[1], step, columns, dtype=dtype, device=logits.device)
+        layer = torch.empty(self.options.hidden, step * columns, dtype=dtype, device=logits.device)
+        for start in range(0, rows, step):
+            piece = slice(start, min(start + step, rows))
+            some = inputs[:, : piece.stop - start]
+            if self.reads_bias:
+                assert bias is not None
+                some[heads : 2 * heads] = bias[:, piece]
+            for each in range(batch):
+                some[:heads] = logits[each, :, piece]
+                pairs, summed = some.flatten(1), out[each, :, piece].flatten(1)
+                hidden = torch.mm(into_hidden, pairs, out=layer[:, : pairs.shape[1]])
+                hidden = F.leaky_relu_(hidden, 0.01)
+                torch.mm(around, pairs, out=summed).addmm_(second.weight, hidden)
+        return out

@@ -26,6 +26,7 @@ Deviations and choices:
       place of s.
     * The part of the first layer that reads the bias is computed once for all sequences.
     * `residual` as in dape. `activation: leaky_relu` of a wrapped fire gives the released FIRE_DAPEV2.
+    * On the CPU and without gradients the same sums are made in pieces that fit in the cache (`_in_pieces`).
     * Bidirectional: ours. Nothing is zeroed, because every key is visible.
 """
 
@@ -33,12 +34,15 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lpe_eval.errors import SpecError
 from lpe_eval.model.encoding import Encoding, EncodingOptions, EncodingWrapper, Geometry, Scores, reset_linear
+
+_HIDDEN_NUMBERS = 1 << 18
+"""Numbers of the hidden layer held at once without gradients: 1 MiB of float32, what a core keeps close."""
 
 
 class DapeV2(EncodingWrapper):
@@ -82,12 +86,14 @@ class DapeV2(EncodingWrapper):
             logits, bias = self.inner.adjust(scores), None
         else:
             logits, bias = scores.logits, scores.bias
+        if not torch.is_grad_enabled() and logits.device.type == "cpu":
+            return self._in_pieces(logits, bias, scores)
         heads, weight = self.geometry.heads, self.first.weight
-        hidden = self._along_keys(self._zeroed(logits, scores), weight[:, :heads], self.first.bias)
+        hidden = self._along_keys(self._zeroed(logits, scores.visible), weight[:, :heads], self.first.bias)
         if self.reads_bias:
             assert bias is not None
             bias = bias.to(weight.dtype)
-            hidden = hidden + self._along_keys(self._zeroed(bias, scores)[None], weight[:, heads:], None)
+            hidden = hidden + self._along_keys(self._zeroed(bias, scores.visible)[None], weight[:, heads:], None)
         hidden = F.leaky_relu(hidden, 0.01, inplace=True)
         out = logits + self._along_keys(hidden, self.second.weight, self.second.bias)
         return out + bias if self.reads_bias and bias is not None and self.options.residual else out
@@ -96,11 +102,64 @@ class DapeV2(EncodingWrapper):
     def _after(self) -> int:
         return self.options.kernel // 2 if self.options.padding == "symmetric" else 0
 
-    def _zeroed(self, channels: Float[Tensor, "*c q k"], scores: Scores) -> Float[Tensor, "*c q k"]:
-        return channels.masked_fill(~scores.visible, 0.0) if self.geometry.causal else channels
+    def _zeroed(self, channels: Float[Tensor, "*c q k"], visible: Bool[Tensor, "q k"]) -> Float[Tensor, "*c q k"]:
+        return torch.where(visible, channels, 0.0) if self.geometry.causal else channels
 
     def _along_keys(
         self, channels: Float[Tensor, "b c q k"], weight: Float[Tensor, "o c 1 w"], bias: Float[Tensor, " o"] | None
     ) -> Float[Tensor, "b o q k"]:
         padded = F.pad(channels, (self.options.kernel - 1 - self._after, self._after))
         return F.conv2d(padded, weight, bias)
+
+    def _in_pieces(
+        self, logits: Float[Tensor, "b h q k"], bias: Float[Tensor, "h q k"] | None, scores: Scores
+    ) -> Float[Tensor, "b h q k"]:
+        """The same sums without gradients, in pieces of a few rows whose hidden layer fits in the cache.
+
+        The first convolution is one product with the inputs of all taps, shifted copies one above
+        the other over a row of ones; the second is one product whose taps are shifted and added.
+        """
+        batch, heads, rows, columns = logits.shape
+        weight, width, taps = self.first.weight, self.options.hidden, self.options.kernel
+        first_bias, second_bias = self.first.bias, self.second.bias
+        assert first_bias is not None
+        assert second_bias is not None
+        into_hidden = torch.cat([weight[:, :, 0].permute(0, 2, 1).flatten(1), first_bias[:, None]], dim=1)
+        out_of_hidden = self.second.weight[:, :, 0].permute(2, 0, 1).flatten(0, 1)
+        step = min(rows, max(1, _HIDDEN_NUMBERS // (width * columns)))
+        new = weight.new_zeros
+        inputs = new(taps * weight.shape[1] + 1, step, columns)
+        inputs[-1] = 1
+        layer, parts = new(width, step * columns), new(taps * heads, step * columns)
+        out = logits + second_bias[:, None, None]
+        if self.reads_bias and bias is not None and self.options.residual:
+            out += bias
+        # Where each tap finds the cells of a row, and where it puts them.
+        shifts = [tap - (taps - 1 - self._after) for tap in range(taps)]
+        cells = [
+            (slice(max(0, s), max(0, columns + min(0, s))), slice(max(0, -s), max(0, columns - max(0, s))))
+            for s in shifts
+        ]
+        for start in range(0, rows, step):
+            piece = slice(start, min(start + step, rows))
+            count = piece.stop - start
+            some, visible = inputs[:, :count], scores.visible[piece]
+            by_tap = some[:-1].unflatten(0, (taps, -1))
+            hidden, part = layer[:, : count * columns], parts[:, : count * columns]
+            of_tap = part.unflatten(-1, (count, columns)).unflatten(0, (taps, heads))
+            if self.reads_bias:
+                assert bias is not None
+                _spread(by_tap[:, heads:], self._zeroed(bias[:, piece], visible), cells)
+            for each in range(batch):
+                _spread(by_tap[:, :heads], self._zeroed(logits[each, :, piece], visible), cells)
+                torch.mm(into_hidden, some.flatten(1), out=hidden)
+                torch.mm(out_of_hidden, F.leaky_relu_(hidden, 0.01), out=part)
+                for tap, (source, target) in enumerate(cells):
+                    out[each, :, piece, target] += of_tap[tap, :, :, source]
+        return out
+
+
+def _spread(taps: Float[Tensor, "w c q k"], channels: Float[Tensor, "c q k"], cells: list[tuple[slice, slice]]) -> None:
+    """Writes what each tap reads; the cells it finds outside the row stay zero."""
+    for tap, (source, target) in zip(taps, cells, strict=True):
+        tap[..., target] = channels[..., source]

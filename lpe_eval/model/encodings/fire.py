@@ -17,6 +17,9 @@ Deviations and choices:
     * Distances are float32 and only the ratio is cast to the type of the weights, as in the code.
     * While every query of a block is below the threshold the bias depends on i - j alone, and f is
       computed once for each distance. The numbers are the same.
+    * f is piecewise linear in one number. On the CPU, without gradients, in a causal model, a block of rows above
+      the threshold is put together from its pieces (`_in_segments`): equal up to rounding, and the hidden
+      layer is never computed for a pair.
     * Bidirectional: the authors have no such form. `future`: "symmetric" gives future keys the
       distance |i - j|, as the listing of mcleish7/arithmetic; "zero" gives them distance 0, as the
       DAPE code. `normaliser`: "farthest" is ours, max(L, distance to the farthest key on either
@@ -24,7 +27,7 @@ Deviations and choices:
       causal model both are the same and the future is never looked at.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +35,24 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, distances, reset_linear, spread_offsets
+from lpe_eval.model.encoding import (
+    Encoding,
+    EncodingOptions,
+    Geometry,
+    consecutive,
+    distances,
+    reset_linear,
+    spread_offsets,
+)
+
+
+class _Pieces(NamedTuple):
+    """f(r) = constant + slope * r + sum over the knots of jump * relu(r - knot), in float64."""
+
+    constant: Float[Tensor, " h"]
+    slope: Float[Tensor, " h"]
+    knot: Float[Tensor, " n"]
+    jump: Float[Tensor, "h n"]
 
 
 class Fire(Encoding):
@@ -81,9 +101,86 @@ class Fire(Encoding):
         threshold = (self.multiplier * self.initial_threshold).abs()
         if int(reach.max()) < float(threshold.detach()):
             return spread_offsets(lambda offset: self._network(self._log(offset), threshold), q_at, k_at)
+        if self._may_cut(q_at) and consecutive(k_at):
+            if consecutive(q_at.flip(0)):
+                return self._in_segments(q_at, k_at, threshold)
+            if consecutive(q_at):
+                return self._in_segments(q_at.flip(0), k_at, threshold).flip(1)
         offset = q_at[:, None] - k_at[None, :]
         normaliser = torch.maximum(threshold, reach.to(threshold.dtype))[:, None].expand(offset.shape)
         return self._network(self._log(offset).flatten(), normaliser).unflatten(-1, offset.shape)
+
+    def _may_cut(self, at: Int[Tensor, " t"]) -> bool:
+        return (
+            self.geometry.causal
+            and not torch.is_grad_enabled()
+            and at.device.type == "cpu"
+            and self.first.weight.dtype == torch.float32
+        )
+
+    def _in_segments(
+        self, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"], threshold: Float[Tensor, ""]
+    ) -> Float[Tensor, "h q k"]:
+        """The bias of rows that run backwards, put together from the linear pieces of f.
+
+        Number the lines of equal distance by m = row + column. Between two knots of f the bias is
+        constant + slope * psi(m) / psi(row): two tables over m, each read as a strided view. The
+        row moves a knot, but within a block only by a few lines: the tables leave a knot out until
+        all rows have passed it, and the lines in between, a slanted strip of the block, get what
+        it adds. With some room before each row, the strip too is a strided view.
+        """
+        rows, columns, heads = len(q_at), len(k_at), self.geometry.heads
+        lines = rows + columns - 1
+        line = torch.arange(lines, device=q_at.device)
+        psi = self._log(q_at[0] - k_at[0] - line)
+        reach = torch.maximum(threshold, q_at.to(threshold.dtype))
+        inverse = 1 / (torch.log1p((self.c * reach).abs()) + self.options.eps)[:, None]
+        pieces = self._pieces(float(psi[0] * inverse[-1]))
+        # psi falls along m and `inverse` rises along the rows. A knot is passed on the first so many lines.
+        falling = -psi.double()
+        by_all = torch.searchsorted(falling, -pieces.knot / inverse[0].double()).tolist()
+        by_any = torch.searchsorted(falling, -pieces.knot / inverse[-1].double()).tolist()
+        constant, slope = self._tables(pieces, by_all, lines)
+        wide = torch.empty(heads, rows, rows + columns, device=q_at.device)
+        block = wide[:, :, rows:]
+        constant, slope = (table.float().unfold(-1, columns, 1) for table in (constant, slope * psi))
+        torch.addcmul(constant, slope, inverse, out=block)
+        for number, (start, stop) in enumerate(zip(by_all, by_any, strict=True)):
+            if start < stop:
+                shape, steps = (heads, rows, stop - start), (wide.stride(0), wide.stride(1) - 1, 1)
+                passed = torch.relu(psi[start:stop] * inverse - pieces.knot[number].float())
+                strip = wide.as_strided(shape, steps, rows + start)
+                strip.addcmul_(pieces.jump[:, number, None, None].float(), passed)
+        return block
+
+    def _tables(
+        self, pieces: _Pieces, passed: list[int], lines: int
+    ) -> tuple[Float[Tensor, "h m"], Float[Tensor, "h m"]]:
+        """Constant and slope of f on each line, where a knot counts on its first `passed` lines."""
+        # Knots fall, so `passed` rises: on the lines between the ends of two knots the later ones count.
+        ends = torch.tensor([*passed, lines]).diff(prepend=torch.zeros(1, dtype=torch.long))
+        ends = ends.to(pieces.knot.device)
+        tables = []
+        for start, jump in ((pieces.constant, -pieces.jump * pieces.knot), (pieces.slope, pieces.jump)):
+            later = F.pad(jump, (0, 1)).flip(-1).cumsum(-1).flip(-1)
+            tables.append((start[:, None] + later).repeat_interleave(ends, dim=1))
+        return tables[0], tables[1]
+
+    def _pieces(self, highest: float) -> _Pieces:
+        """f on [0, highest]; knots outside are part of the line or out of reach. The highest knot comes first."""
+        weight, bias = self.first.weight[:, 0].double(), self.first.bias.double()
+        out, constant = self.second.weight.double(), self.second.bias.double()
+        leak = 0.01 if self.options.activation == "leaky_relu" else 0.0
+        # A unit is leak * (w r + b) + (1 - leak) * relu(w r + b), and for w < 0 relu(x) is x + relu(-x).
+        line = leak + (1 - leak) * ((weight < 0) | ((weight == 0) & (bias > 0)))
+        knot = torch.where(weight == 0, torch.inf, -bias / weight)
+        jump = (1 - leak) * out * weight.abs()
+        line_constant, line_slope = constant + out @ (line * bias), out @ (line * weight)
+        below, inside = knot <= 0, (knot > 0) & (knot < highest)
+        line_constant = line_constant - (jump * knot)[:, below].sum(-1)
+        line_slope = line_slope + jump[:, below].sum(-1)
+        order = knot[inside].argsort(descending=True)
+        return _Pieces(line_constant, line_slope, knot[inside][order], jump[:, inside][:, order])
 
     def _log(self, offset: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
         distance = distances(offset, self.geometry.causal or self.options.future == "zero")

@@ -1,0 +1,1 @@
+"""Reading what other programs write: their configs, their names of weights, their pickles."""

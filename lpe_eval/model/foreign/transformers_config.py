@@ -1,0 +1,71 @@
+"""What a Hugging Face config says of a model's positions: the kind of encoding and the training length.
+
+Pure functions of the config as a mapping, so that they serve checkpoints whose weights nobody has read.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_LEARNED = {
+    "biogpt", "ctrl", "gpt2", "gpt_bigcode", "gpt_neo", "imagegpt", "openai-gpt", "opt",
+    "bert-generation", "bert", "roberta", "bart", "mbart", "blenderbot", "xlm",
+}  # fmt: skip
+"""Model types with a table of positions that the config does not mention otherwise."""
+
+_RECURRENT = {"mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"}
+
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+
+
+def encoding_label(config: Mapping[str, Any]) -> str:
+    """The positional encoding as a table shows it: rope, rope(yarn), alibi, learned, none, unknown."""
+    kind = str(config.get("model_type", ""))
+    if _alibi(config):
+        return "alibi(scaled)" if kind == "falcon" else "alibi"
+    rules = _rope_rules(config)
+    if rules is not None:
+        names = list(dict.fromkeys(rule for rule in rules if rule != "default"))
+        label = f"rope({'+'.join(names)})" if names else "rope"
+        return f"{label}+none" if 0 in (config.get("no_rope_layers") or ()) else label
+    if kind in _LEARNED:
+        return "learned"
+    if kind == "xglm":
+        return "sinusoidal"
+    return "none" if kind in _RECURRENT else "unknown"
+
+
+def train_length(config: Mapping[str, Any]) -> int | None:
+    """Tokens per training window before any scaling; None where the config does not say."""
+    merged = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    nested = [value for value in merged.values() if isinstance(value, Mapping)]
+    given = next((found for name in _LENGTHS if isinstance(found := config.get(name), int) and found > 0), None)
+    for holder in (merged, *nested, config):
+        # Phi-3 carries the field without any scaling too, where it may be longer than the model's length.
+        found = holder.get("original_max_position_embeddings")
+        if isinstance(found, int) and 0 < found < (given or found + 1):
+            return found
+    return given
+
+
+def depends_on_length(config: Mapping[str, Any]) -> bool:
+    """Whether the encoding of a token changes with the length of the text after it."""
+    return any("dynamic" in rule or rule == "longrope" for rule in _rope_rules(config) or ())
+
+
+def _alibi(config: Mapping[str, Any]) -> bool:
+    inner = config.get("attn_config")
+    return (
+        config.get("model_type") == "bloom"
+        or config.get("alibi") is True
+        or (isinstance(inner, Mapping) and inner.get("alibi") is True)
+        or config.get("position_embedding_type") == "alibi"
+    )
+
+
+def _rope_rules(config: Mapping[str, Any]) -> list[str] | None:
+    merged = config.get("rope_parameters") or config.get("rope_scaling")
+    if isinstance(merged, Mapping):
+        each = [value for value in merged.values() if isinstance(value, Mapping)] or [merged]
+        return [str(one.get("rope_type", one.get("type", "default"))) for one in each]
+    named = any(config.get(name) for name in ("rope_theta", "rotary_emb_base", "rotary_dim", "rotary_pct"))
+    return ["default"] if named or config.get("position_embedding_type") == "rope" else None

@@ -1,0 +1,1 @@
+"""A package of somebody else, found by lpe-eval through entry points."""

@@ -1,0 +1,84 @@
+"""The house itself: what the README says of it is so, and every room is what its name says."""
+
+import ast
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import lpe_eval
+from lpe_eval.model.attentions.blocked import Blocked
+from lpe_eval.model.attentions.dense import Dense
+from lpe_eval.model.encoding import Encoding, Geometry
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SOURCES = sorted((ROOT / "lpe_eval").rglob("*.py"))
+
+
+def test_every_module_can_be_imported():
+    for module in pkgutil.walk_packages(lpe_eval.__path__, "lpe_eval."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def test_the_tree_of_the_readme_is_the_one_on_disk():
+    tree = README.split("<!-- tree -->")[1]
+    told = set(re.findall(r"^[│├└─ ]*([\w.]+(?:\.py|/))(?:\s|$)", tree, flags=re.MULTILINE))
+    package = ROOT / "lpe_eval"
+    rooms = {f"{path.name}/" for path in package.rglob("*") if path.is_dir() and any(path.glob("*.py"))}
+    files = {path.name for path in SOURCES if path.name != "__init__.py" and not _is_member(path)}
+    missing, gone = (rooms | files) - told, told - rooms - files - {"lpe_eval/", "released/", "__init__.py"}
+    assert not missing, f"the README's tree does not show {sorted(missing)}"
+    assert not gone, f"the README's tree shows what is not there: {sorted(gone)}"
+
+
+def _is_member(path: Path) -> bool:
+    """Members of plural rooms are listed by the program, not by the README."""
+    return path.parent.name in {"encodings", "attentions", "checkpoints", "corpora", "tokenizers", "problems"}
+
+
+def test_the_encoding_of_the_readme_works_as_it_stands():
+    (code,) = re.findall(r"<!-- example -->\s*```python\n(.*?)```", README, flags=re.DOTALL)
+    module: dict = {"__name__": "example"}
+    exec(compile(code, "example.py", "exec"), module)
+    (member,) = [
+        value
+        for value in module.values()
+        if isinstance(value, type) and issubclass(value, Encoding) and value is not Encoding
+    ]
+    encoding = member(Geometry(heads=3, head_width=8, width=24, train_length=16), member.Options())
+    encoding.initialise(torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(1, 3, 40, 8, generator=draw) for _ in range(3))
+    at = encoding.positions(40, torch.device("cpu"), draw)
+    dense, blocked = (path.attend(q, k, v, encoding, at, causal=True) for path in (Dense, Blocked))
+    torch.testing.assert_close(dense, blocked, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(dense, Dense.attend(q, k, v, Encoding(encoding.geometry, encoding.options), at, True))
+
+
+def test_the_two_commands_of_the_readme_use_the_tested_versions():
+    commands = re.findall(r"^pip install .*$", README, flags=re.MULTILINE)
+    assert [("&& lpe-eval ppl" in each, "&& pytest" in each) for each in commands] == [(True, False), (False, True)]
+    assert all("-c constraints.txt" in each for each in commands)
+
+
+def test_the_changelog_knows_the_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{lpe_eval.__version__}]" in changelog
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_says_what_it_is_and_keeps_the_rules_no_linter_knows(path: Path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.name != "__init__.py" or path.parent.name == "lpe_eval":
+        assert ast.get_docstring(tree), "a module begins by saying what it is"
+    assert not {"utils", "helpers", "common", "misc"} & {path.stem, *path.parts}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "__future__", "annotations as strings cannot be executed by the tests"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "hasattr", "a contract says what is there"
