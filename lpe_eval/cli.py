@@ -374,7 +374,7 @@ def _train(spec: "TrainSpec", out: Path | None, device: str, overwrite: bool, qu
     from functools import partial
 
     from lpe_eval import console
-    from lpe_eval.run import train as train_model
+    from lpe_eval.training import train as train_model
 
     folder = train_model(spec, out, device, overwrite, partial(console.progress, quiet=quiet))
     console.note(f"checkpoint: {folder}   measure it: lpe-eval ppl -m {folder}")

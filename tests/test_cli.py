@@ -30,7 +30,20 @@ def test_help_loads_nothing_heavy():
 
 def test_help_groups_commands_and_names_every_exit_code():
     help_text = told("--help", code=0)
-    for word in ("Measure", "Train", "Look", "ppl", "train", "list", "plot", "run", "inspect", "convert", "3 regression", "130 interrupted"):
+    for word in (
+        "Measure",
+        "Train",
+        "Look",
+        "ppl",
+        "train",
+        "list",
+        "plot",
+        "run",
+        "inspect",
+        "convert",
+        "3 regression",
+        "130 interrupted",
+    ):
         assert word in help_text
 
 

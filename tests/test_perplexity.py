@@ -89,7 +89,8 @@ def test_every_length_scores_the_same_text(models, text, tmp_path):
 
 
 def test_the_value_is_that_of_a_plain_loop_over_the_model(models, text, tmp_path):
-    ppl(models, text, tmp_path / "run", "--lengths", "32,64", "--protocol", "nonoverlap,sliding", "--stride", "10")
+    flags = ("--lengths", "32,64", "--protocol", "nonoverlap,sliding", "--stride", "10", "--max-tokens", "300")
+    ppl(models, text, tmp_path / "run", *flags)
     run = read_run(tmp_path / "run")
     documents = dict(_kept(run, text))
     from lpe_eval.model.checkpoint import LoadOptions

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from lpe_eval.errors import DataError, DivergedError, OutputError
 from lpe_eval.measure.train import Trainer, learning_rate
-from lpe_eval.run import train
+from lpe_eval.training import train
 from lpe_eval.spec.train_spec import TrainSpec
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +20,10 @@ from lpe_eval.data.batch import batch_of
 from lpe_eval.data.selection import EncodedDocument
 from lpe_eval.data.windows import Window
 from lpe_eval.errors import LengthError
+from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.score import target_losses
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.table import BLOCK_TARGETS, BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
-
-Advance = Callable[[int], None]
-"""Told how many more tokens have gone through the model."""
 
 
 class Plan(NamedTuple):
