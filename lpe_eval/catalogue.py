@@ -1,5 +1,6 @@
 """What can be named on the command line, as tables for `lpe-eval list`."""
 
+import sys
 from collections.abc import Callable, Sequence
 
 from lpe_eval.errors import UnknownName
@@ -10,6 +11,9 @@ from lpe_eval.spec.tasks import read_task, task_names
 
 Listing = tuple[Sequence[str], list[Sequence[str]]]
 """Column names, and rows."""
+
+
+_FORMS = {"published": "as published", "ours": "our choice"}
 
 
 def catalogue(what: str) -> Listing:
@@ -25,7 +29,7 @@ def catalogue(what: str) -> Listing:
 
 def _encodings() -> Listing:
     members = [(name, ENCODINGS.load(name)) for name in ENCODINGS.names()]
-    rows = [(name, member.title, member.paper, f"{member.bidirectional} form") for name, member in members]
+    rows = [(name, member.title, member.paper, _FORMS[member.bidirectional]) for name, member in members]
     return ("name", "method", "paper", "bidirectional"), [*rows]
 
 
@@ -48,7 +52,7 @@ def _members(room: Room) -> Listing:
 
 
 def _first_line(member: type) -> str:
-    return (member.__doc__ or "").strip().partition("\n")[0]
+    return (sys.modules[member.__module__].__doc__ or "").strip().partition("\n")[0]
 
 
 _KINDS: dict[str, Callable[[], Listing]] = {
