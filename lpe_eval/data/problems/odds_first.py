@@ -1,0 +1,43 @@
+"""Odds first: every second token, then the others.
+
+    0 0 1 1 0   ->   0 1 0 1 0        tokens 2 and 4, then tokens 1, 3 and 5
+    (mask)           1 1 1 1 1
+
+Source: the "odds_first" task of the released code (see `problem.py`). The papers and the code's own
+docstring put the tokens 1, 3, 5, ... first; the code in both repositories puts 2, 4, 6, ... first (odd
+indices counted from zero), and is followed. Without positions the best answer at every place is the
+more frequent symbol.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lpe_eval.data.problem import Answer, Level, Problem, all_count, majority_of_bits, uniform_tokens
+
+
+class OddsFirst(Problem):
+    """See the module's docstring."""
+
+    title: ClassVar[str] = "Odds first"
+    level: ClassVar[Level] = "cs"
+    input_size: ClassVar[int] = 2
+    classes: ClassVar[int] = 2
+
+    @classmethod
+    def draw(cls, batch: int, length: int, generator: torch.Generator, device: torch.device) -> Int[Tensor, "b t"]:
+        return uniform_tokens(batch, length, cls.input_size, generator, device)
+
+    @classmethod
+    def solve(cls, inputs: Int[Tensor, "b t"]) -> Answer:
+        return all_count(torch.cat([inputs[:, 1::2], inputs[:, ::2]], dim=1))
+
+    @classmethod
+    def output_length(cls, length: int) -> int:
+        return length
+
+    @classmethod
+    def ceilings(cls, length: int) -> dict[str, float]:
+        return {"by_position": 0.5, "without_positions": majority_of_bits(length)}
