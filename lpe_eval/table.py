@@ -101,6 +101,31 @@ BY_POSITION: tuple[Column, ...] = (
 )  # fmt: skip
 """`by_position.parquet`: sums by how much context a target had."""
 
+MODE = Column("mode", "string", "", "forward: scoring without gradients; train: a loss and its gradient", key=True)
+BATCH_WINDOWS = Column("batch_windows", "Int64", "windows", "windows in one pass", key=True)
+ROUNDS = Column("rounds", "Int64", "", "rounds that the medians are over")
+MEDIAN_SECONDS = Column("median_seconds", "float64", "s", "wall time of one pass, median over the rounds")
+FASTEST_SECONDS = Column("fastest_seconds", "float64", "s", "wall time of the fastest round")
+SLOWEST_SECONDS = Column("slowest_seconds", "float64", "s", "wall time of the slowest round")
+MEDIAN_THROUGHPUT = Column("median_tokens_per_second", "float64", "tokens/s", "batch_windows * length / median_seconds")
+TIME_RATIO = Column(
+    "times_plain", "float64", "", "seconds over those of plain causal attention in the same round, median over rounds"
+)
+PASS_MEMORY = Column("pass_memory_mib", "float64", "MiB", "highest memory of one pass beyond that of holding the model")
+MEMORY_RATIO = Column("memory_times_plain", "float64", "", "pass_memory_mib over that of plain causal attention")
+WIDTH = Column("width", "Int64", "", "width of the model", key=True)
+LAYERS = Column("layers", "Int64", "", "layers of the model", key=True)
+HEADS = Column("heads", "Int64", "", "attention heads of each layer", key=True)
+
+SPEED_ENCODING = ENCODING._replace(key=True)
+
+SPEED: tuple[Column, ...] = (
+    RUN, SPEED_ENCODING, MODE, LENGTH, BATCH_WINDOWS, ROUNDS, MEDIAN_SECONDS, FASTEST_SECONDS, SLOWEST_SECONDS,
+    MEDIAN_THROUGHPUT, TIME_RATIO, PASS_MEMORY, MEMORY_RATIO, WIDTH, LAYERS, HEADS, DTYPE, DEVICE, ATTENTION,
+    STATUS, NOTE, SCHEMA_COLUMN,
+)  # fmt: skip
+"""`speed.csv`: what each encoding costs at each length; `plain` is the unit."""
+
 BLOCK_TARGETS = 1024
 """Targets in one block of a document."""
 
@@ -118,6 +143,9 @@ LABELS: dict[str, str] = {
     "bits_per_byte": "bits per byte",
     "context": "context of the target (tokens)",
     "train_length": "train length",
+    "times_plain": "time (plain causal attention = 1)",
+    "pass_memory_mib": "memory of a pass (MiB)",
+    "speed_length": "length (tokens)",
 }
 """What plots write on their axes."""
 

@@ -35,6 +35,7 @@ def test_help_groups_commands_and_names_every_exit_code():
         "Train",
         "Look",
         "ppl",
+        "speed",
         "train",
         "list",
         "plot",
@@ -47,7 +48,7 @@ def test_help_groups_commands_and_names_every_exit_code():
         assert word in help_text
 
 
-@pytest.mark.parametrize("command", ["ppl", "train", "run", "plot", "list", "inspect", "convert"])
+@pytest.mark.parametrize("command", ["ppl", "speed", "train", "run", "plot", "list", "inspect", "convert"])
 def test_every_command_and_every_flag_has_help(command: str):
     import typer.main
 
@@ -66,6 +67,18 @@ def test_the_flags_of_ppl_are_these():
         "--text-column", "--max-tokens", "--bos", "--pack", "--tail", "--batch-size", "-b", "--device", "--dtype",
         "--attention", "--tokenizer", "--revision", "--trust-remote-code", "--rope-scaling", "--rope-theta",
         "--as-published", "--out", "-o", "--overwrite", "--seed", "--dry-run", "--quiet", "-q",
+    }  # fmt: skip
+    assert wanted == flags - {"--help", "-h"}
+
+
+def test_the_flags_of_speed_are_these():
+    import typer.main
+
+    found = typer.main.get_command(app).commands["speed"]  # pyright: ignore[reportAttributeAccessIssue]
+    flags = {flag for each in found.params for flag in each.opts}
+    wanted = {
+        "--encoding", "--lengths", "--mode", "--width", "--layers", "--heads", "--batch-tokens", "--rounds",
+        "--device", "--dtype", "--attention", "--out", "-o", "--overwrite", "--quiet", "-q",
     }  # fmt: skip
     assert wanted == flags - {"--help", "-h"}
 
@@ -131,6 +144,20 @@ HOSTILE = [
     (["train", "--encoding", "alibi", "--batch-tokens", "100"], "not a multiple of train_length"),
     (["train", "--encoding", "alibi", "--steps", "0"], "steps"),
     (["train", "--encoding", "alibi", "--corpus", "nothing"], "no corpus named"),
+    (["speed", "--encoding", "alibbi"], "no encoding named 'alibbi'; did you mean alibi"),
+    (["speed", "--encoding", ","], "--encoding names none"),
+    (["speed", "--encoding", "dape"], "wraps another one"),
+    (["speed", "--lengths", "0"], "length must be between 1 and"),
+    (["speed", "--lengths", "long"], "'long' is no length"),
+    (["speed", "--mode", "backward"], "there is no 'backward'; known: forward, train"),
+    (["speed", "--mode", ","], "--mode names none"),
+    (["speed", "--rounds", "1"], "rounds"),
+    (["speed", "--heads", "3"], "is not a multiple of 3 heads"),
+    (["speed", "--batch-tokens", "0"], "batch_tokens"),
+    (["speed", "--device", "tpu9"], "no such device"),
+    (["speed", "--dtype", "float8"], "dtype"),
+    (["speed", "--attention", "sdpa", "--encoding", "alibi"], "cannot compute alibi on cpu"),
+    (["speed", "--attention", "flash"], "no attention path named 'flash'"),
     (["list", "encoding"], "did you mean encodings"),
     (["run", "nothing.yaml"], "nothing.yaml cannot be read"),
     (["plot", "nothing"], "nothing"),
@@ -153,7 +180,7 @@ def test_what_is_wrong_is_one_sentence(arguments: list[str], sentence: str, tmp_
     [
         ("kind: [", "is not YAML"),
         ("- 1", "must hold a mapping"),
-        ("kind: measure", "kind must be ppl or train, not 'measure'"),
+        ("kind: measure", "kind must be ppl, train or speed, not 'measure'"),
         ("kind: ppl\nmodels: [a]\nlenghts: [512]\ncorpus: a.txt\nprotocols: [{name: last}]", "did you mean lengths"),
         ("a: &a [x]\nb: [*a, *a]", "uses a YAML alias"),
         ("kind: ppl\nmodels: []\nlengths: [512]\ncorpus: python-stdlib\nprotocols: []\nmax_tokens: 5", "models"),

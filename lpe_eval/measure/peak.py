@@ -1,0 +1,96 @@
+"""Memory of one pass through a model, beyond what holding the model costs.
+
+On CUDA it is the allocator's peak during a pass less what was allocated before. A processor keeps no
+such count, and a process never gives back its highest mark, so there each number comes from a process
+of its own: it makes the model, does one pass of 16 tokens (libraries load, threads start), notes the
+highest memory it has had, does the pass in question, and reports by how much the mark rose. Memory
+below the mark of the small pass is not seen, which matters only where a pass needs a few MiB.
+
+The mark is `VmHWM` of /proc, where there is one. `ru_maxrss` serves elsewhere; on Linux it would begin
+with the mark of the process that started this one. The numbers include what the C library's allocator
+keeps for itself, as a user's machine has to.
+"""
+
+import gc
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from lpe_eval.errors import LengthError, LpeEvalError
+from lpe_eval.measure.speed import Case, Passes
+
+_WARM_TOKENS = 16
+
+
+class Peak(NamedTuple):
+    """What a pass needed, or why there is no such number."""
+
+    mib: float | None
+    status: str = "ok"
+    note: str = ""
+
+
+def peak_of(case: Case, device: torch.device) -> Peak:
+    """Memory of one pass beyond the model's, in MiB; `n/a` where the encoding cannot run at this length."""
+    if device.type == "cuda":
+        return _on_cuda(case, device)
+    # In a session of its own, so that Ctrl-C reaches us alone; `run` ends the process on the way out.
+    command = [sys.executable, "-m", "lpe_eval.measure.peak", case.model_dump_json(), str(device)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+    if done.returncode < 0:
+        return Peak(None, "failed", f"the process was killed (signal {-done.returncode}), likely for want of memory")
+    if done.returncode > 0:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Peak(None, "failed", last[:300])
+    return Peak(*json.loads(done.stdout))
+
+
+def _on_cuda(case: Case, device: torch.device) -> Peak:
+    try:
+        passes = Passes(case, device)
+        passes.once(min(_WARM_TOKENS, case.length), 1)
+        passes.once(case.length, case.windows)
+        gc.collect()
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        passes.once(case.length, case.windows)
+        torch.cuda.synchronize(device)
+    except LengthError as error:
+        return Peak(None, "n/a", str(error))
+    except (torch.OutOfMemoryError, MemoryError):
+        torch.cuda.empty_cache()
+        return Peak(None, "failed", f"out of memory with {case.windows} windows of {case.length} tokens")
+    return Peak((torch.cuda.max_memory_allocated(device) - before) / 2**20)
+
+
+def _on_processor(case: Case, device: torch.device) -> Peak:
+    try:
+        passes = Passes(case, device)
+        passes.once(min(_WARM_TOKENS, case.length), 1)
+        before = _highest_mib()
+        passes.once(case.length, case.windows)
+    except LengthError as error:
+        return Peak(None, "n/a", str(error))
+    except (LpeEvalError, RuntimeError, MemoryError) as error:
+        return Peak(None, "failed", " ".join(str(error).split())[:300])
+    return Peak(_highest_mib() - before)
+
+
+def _highest_mib() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_on_processor(Case.model_validate_json(sys.argv[1]), torch.device(sys.argv[2]))))

@@ -1,0 +1,199 @@
+"""What `speed` measures: time and memory of each encoding, beside plain causal attention."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import lpe_eval
+from lpe_eval.console import number
+from lpe_eval.measure.device import dtype_name, pick_device
+from lpe_eval.measure.peak import Peak, peak_of
+from lpe_eval.measure.plan import work_per_token
+from lpe_eval.measure.progress import Advance, Progress, Tell
+from lpe_eval.measure.provenance import environment
+from lpe_eval.measure.speed import UNIT, Case, Passes, seconds_in_turn, timing, unit_of
+from lpe_eval.report.speed_table import SpeedFolder
+from lpe_eval.spec.fingerprint import run_id, spec_text
+from lpe_eval.spec.speed_spec import Mode, SpeedSpec
+from lpe_eval.table import SCHEMA
+
+COLUMNS = ("encoding", "path", "length", "tokens/s", "times plain", "MiB", "MiB / plain")
+"""Of the tables on the screen."""
+
+
+class SpeedOutcome(NamedTuple):
+    """What a speed measurement leaves behind."""
+
+    folder: Path
+    figure: Path
+    rows: list[dict[str, Any]]
+    """Every row of `speed.csv`, in its order."""
+    failed: int
+    """Cases that failed; `n/a` is an answer and not counted."""
+
+
+def speed(spec: SpeedSpec, out: Path | None, overwrite: bool, progress: Progress, tell: Tell) -> SpeedOutcome:
+    """Measures every encoding of `spec` in every mode at every length.
+
+    At each length, memory comes first: a case whose own process did not survive its pass is not
+    tried in this one. Then those that did are timed in turn, and the length is written to disk.
+
+    Args:
+        spec: what to measure.
+        out: folder of the results; None is `results/runs/speed-<id>`.
+        overwrite: discard the measurement that the folder holds.
+        progress: opens a progress bar.
+        tell: takes a sentence that the user should read.
+
+    Raises:
+        SpecError: an encoding does not exist or does not fit, or the attention path cannot compute it.
+        OutputError: the folder cannot be used.
+    """
+    device = pick_device(spec.device)
+    spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})
+    groups: list[tuple[Mode, int]] = [(mode, length) for mode in spec.modes for length in spec.lengths]
+    for case in _cases(spec, *groups[0]).values():
+        # Chooses the attention path, so that what does not fit is said before anything is measured.
+        assert Passes(case, device).attention
+    run = run_id({"spec": spec.model_dump(mode="json"), "version": lpe_eval.__version__})
+    folder = SpeedFolder(out or Path("results/runs") / f"speed-{run}", spec_text(spec), overwrite)
+    done = _finished(folder.rows(), groups, len(spec.encodings) + 1)
+    if done:
+        tell(f"{folder.directory} already holds {len(done)} of {len(groups)} lengths; they are not measured again")
+    folder.write_provenance({"run": run, "environment": environment(device)})
+    todo = [group for group in groups if group not in done]
+    total = sum((spec.rounds + 2) * _work(case) for group in todo for case in _cases(spec, *group).values())
+    with progress(total, "work") as advance:
+        for group in todo:
+            done[group] = _measured(spec, _cases(spec, *group), device, run, advance)
+            folder.write_rows(_in_order(done, groups))
+    rows = _in_order(done, groups)
+    figure = folder.draw(rows)
+    return SpeedOutcome(folder.directory, figure, rows, sum(row["status"] == "failed" for row in rows))
+
+
+def shown(rows: Sequence[Mapping[str, Any]], mode: str) -> list[Sequence[str]]:
+    """The rows of one mode for the screen, under `COLUMNS`."""
+    return [
+        (
+            row["encoding"],
+            row["attention"],
+            str(row["length"]),
+            number(row["median_tokens_per_second"]) if row["status"] == "ok" else row["status"],
+            number(row["times_plain"], 3),
+            number(row["pass_memory_mib"], 3),
+            number(row["memory_times_plain"], 3),
+        )
+        for row in rows
+        if row["mode"] == mode
+    ]
+
+
+def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why some cases have no value, each reason once with the places that it explains."""
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            where = f"{row['encoding']} {row['mode']} {row['length']}"
+            places.setdefault(f"{row['status']}: {row['note']}", []).append(where)
+    return [f"{reason} ({', '.join(found)})" for reason, found in places.items()]
+
+
+def _cases(spec: SpeedSpec, mode: Mode, length: int) -> dict[str, Case]:
+    """The unit first, then every encoding."""
+    windows, dtype = max(1, spec.batch_tokens // length), spec.dtype
+    named = {
+        str(encoding): Case(
+            model=spec.model_with(encoding),
+            attention=spec.attention,
+            mode=mode,
+            length=length,
+            windows=windows,
+            dtype=dtype,
+        )
+        for encoding in spec.encodings
+    }
+    return {UNIT: unit_of(next(iter(named.values()))), **named}
+
+
+def _work(case: Case) -> int:
+    return round(case.windows * case.length * work_per_token(case.length))
+
+
+def _measured(
+    spec: SpeedSpec, cases: Mapping[str, Case], device: torch.device, run: str, advance: Advance
+) -> list[dict[str, Any]]:
+    """The rows of one mode and length."""
+    peaks: dict[str, Peak] = {}
+    for name, case in cases.items():
+        advance(0, f"memory of {name}, {case.mode} at {case.length}")
+        peaks[name] = peak_of(case, device)
+        advance(_work(case))
+    able = {name: Passes(case, device) for name, case in cases.items() if peaks[name].status == "ok"}
+
+    def told(name: str) -> None:
+        advance(_work(cases[name]), f"{name}, {cases[name].mode} at {cases[name].length}")
+
+    try:
+        seconds = seconds_in_turn({name: _pass(passes) for name, passes in able.items()}, spec.rounds, told)
+    except (torch.OutOfMemoryError, MemoryError):
+        # Each fitted alone; only the models of all encodings side by side did not.
+        note = "out of memory with the models of all encodings at once; name fewer with --encoding"
+        seconds, peaks = {}, {name: Peak(each.mib, "failed", each.note or note) for name, each in peaks.items()}
+    for name, case in cases.items():
+        if name not in able:
+            advance((spec.rounds + 1) * _work(case))
+    plain = peaks[UNIT].mib
+    rows: list[dict[str, Any]] = []
+    for name, case in cases.items():
+        peak = peaks[name]
+        found = timing(seconds[name], seconds.get(UNIT)) if name in seconds else None
+        rows.append(
+            {
+                "run": run,
+                "encoding": name,
+                "mode": case.mode,
+                "length": case.length,
+                "batch_windows": case.windows,
+                "rounds": spec.rounds,
+                "median_seconds": found and found.median,
+                "fastest_seconds": found and found.fastest,
+                "slowest_seconds": found and found.slowest,
+                "median_tokens_per_second": found and case.windows * case.length / found.median,
+                "times_plain": found and found.ratio,
+                "pass_memory_mib": peak.mib,
+                "memory_times_plain": peak.mib / plain if peak.mib is not None and plain else None,
+                "width": spec.width,
+                "layers": spec.layers,
+                "heads": spec.heads,
+                "dtype": spec.dtype,
+                "device": device.type,
+                "attention": able[name].attention if name in able else "",
+                "status": peak.status,
+                "note": peak.note,
+                "schema": SCHEMA,
+            }
+        )
+    return rows
+
+
+def _pass(passes: Passes) -> Callable[[], None]:
+    return lambda: passes.once(passes.case.length, passes.case.windows)
+
+
+def _finished(
+    rows: Sequence[dict[str, Any]], groups: Sequence[tuple[Mode, int]], cases: int
+) -> dict[tuple[Mode, int], list[dict[str, Any]]]:
+    """The modes and lengths whose every case has an answer; a failed one is measured again."""
+    held = {group: [row for row in rows if (row["mode"], row["length"]) == group] for group in groups}
+    return {
+        group: own for group, own in held.items() if len(own) == cases and all(row["status"] != "failed" for row in own)
+    }
+
+
+def _in_order(
+    done: Mapping[tuple[Mode, int], list[dict[str, Any]]], groups: Sequence[tuple[Mode, int]]
+) -> list[dict[str, Any]]:
+    return [row for group in groups for row in done.get(group, [])]
