@@ -87,7 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "own.py").write_text(OWN)
     (root / "text").mkdir()
     for number in range(9):
-        words = " ".join(f"word{(number * 7 + each * each) % 91}" for each in range(140))
+        words = " ".join(f"word{(number * 7 + each * each) % 91}" for each in range(1400))
         (root / "text" / f"{number}.txt").write_text(words)
     return root
 
@@ -120,9 +120,9 @@ def frame(out: Path, metric: str) -> pd.Series:
 
 
 def test_three_formats_stand_in_one_table_and_one_plot(world: Path, tmp_path: Path) -> None:
-    told = run(world, tmp_path / "run", shared(world))
+    told = run(world, tmp_path / "run", shared(world), "--lengths", "128,512,2048", "--max-tokens", 5000)
     rows = read_run(tmp_path / "run").rows
-    assert set(rows.model) == {"hf", "neox", "own"} and set(rows.length) == {64, 128, 256}
+    assert set(rows.model) == {"hf", "neox", "own"} and set(rows.length) == {128, 512, 2048}
     assert set(rows.status) == {"ok"} and rows.n_tokens.nunique() == 1
     for name in ("hf", "neox", "own", "rope", "kerple_log", "running mean"):
         assert name in told
