@@ -124,6 +124,7 @@ HOSTILE = [
     (["ppl", "--rope-scaling", "yarn:4", "-m", "alibi"], "--rope-scaling has no effect on"),
     (["ppl", "--rope-theta", "0", "-m", "alibi"], "rope_theta"),
     (["ppl", "--revision", "main", "-m", "alibi"], "--revision has no effect on"),
+    (["ppl", "--as-published", "-m", "alibi"], "--as-published has no effect on"),
     (["ppl", "--tokenizer", "byte", "-m", "alibi"], "no tokenizer named 'byte'; did you mean bytes"),
     (["inspect", "alibbi"], "no released checkpoint (and no folder) named 'alibbi'"),
     (["inspect", "alibi", "--task", "wikitex"], "there is no task named 'wikitex'"),

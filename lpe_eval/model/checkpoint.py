@@ -16,6 +16,9 @@ from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.registry import CHECKPOINTS
 from lpe_eval.spec.released import released_folder, released_names
 
+HEEDED = ("revision", "rope_scaling", "rope_theta", "as_published")
+"""Options that only some formats can obey."""
+
 SHORT_NAMES = {"hf": "huggingface", "neox": "gpt_neox", "py": "python"}
 
 
@@ -60,7 +63,7 @@ class CheckpointFormat(ABC):
     """One way the world writes checkpoints; members hold no state."""
 
     heeds: ClassVar[frozenset[str]] = frozenset()
-    """Which of `revision`, `rope_scaling`, `rope_theta` it obeys; the others are refused when they are set."""
+    """Which of `HEEDED` it obeys; the others are refused when they are set."""
 
     @classmethod
     @abstractmethod
@@ -118,8 +121,8 @@ class Located(NamedTuple):
         return self.format.load(self.path, options)
 
     def _refuse_unheeded(self, options: LoadOptions) -> None:
-        for name in ("revision", "rope_scaling", "rope_theta"):
-            if getattr(options, name) is not None and name not in self.format.heeds:
+        for name in HEEDED:
+            if getattr(options, name) not in (None, False) and name not in self.format.heeds:
                 raise SpecError(
                     f"--{name.replace('_', '-')} has no effect on {self.path}, which is opened as "
                     f"{self.format.__name__}; measure it in a run without that flag"

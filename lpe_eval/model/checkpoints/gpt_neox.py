@@ -42,6 +42,7 @@ from lpe_eval.spec.model_spec import CheckpointSpec
 class GptNeox(CheckpointFormat):
     """See the module's docstring."""
 
+    heeds: ClassVar[frozenset[str]] = frozenset({"as_published"})
     settings: ClassVar[tuple[str, ...]] = ("configs", "kernels", "vocab")
 
     @classmethod
