@@ -16,7 +16,7 @@ from lpe_eval.errors import CheckpointError, LengthError, LpeEvalError, SpecErro
 from lpe_eval.measure.che_plan import PlannedCell, plan_cells
 from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.heap import keep_freed_memory
-from lpe_eval.measure.problem_rows import rows_without_value, scored_rows
+from lpe_eval.measure.problem_rows import ScoredRows, rows_without_value, scored_rows
 from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import begin, end, publishable
 from lpe_eval.measure.train_problem import Look, ProblemTrainer, SnapshotError
@@ -96,6 +96,7 @@ def evaluate(spec: CheSpec, out: Path | None, overwrite: bool, progress: Progres
                 folder.save(cell.name, _made(cell, making))
                 folder.collect(order)
         rows = folder.collect(order)
+        folder.collect_strings(order)
         figures = draw(rows, folder.directory / "figures")
         folder.write_provenance(publishable({**facts, **end(start, time.monotonic() - began)}))
         held = folder.cells(order)
@@ -122,7 +123,7 @@ def _made(cell: PlannedCell, making: _Making) -> CheCell:
         status, note = "failed", str(error).partition("\n")[0]
     making.advance(cell.work - told)
     lengths = making.spec.test_set(cell.protocol, cell.task.problem.shortest_length).lengths
-    return CheCell(rows_without_value(_row(cell, making), lengths, status, note), [], None)
+    return CheCell(rows_without_value(_row(cell, making), lengths, status, note), [], None, [])
 
 
 def _trained(cell: PlannedCell, making: _Making) -> CheCell:
@@ -142,7 +143,7 @@ def _trained(cell: PlannedCell, making: _Making) -> CheCell:
             saved = time.monotonic()
     assert look is not None
     advance(cell.work - trainer.step, f"{what}, scoring")
-    by_run: list[list[CheRow]] = []
+    by_run: list[ScoredRows] = []
     for index, ((seed, rate), model) in enumerate(zip(protocol.runs, trainer.models, strict=True)):
         row = _row(cell, making)._replace(run_index=index, seed=seed, learning_rate=rate, steps=trainer.step)
         model.train(spec.deepmind_compat)
@@ -150,13 +151,15 @@ def _trained(cell: PlannedCell, making: _Making) -> CheCell:
             by_run.append(scored_rows(row, model, problem, test, device, lambda done: None))
         else:
             note = f"diverged by step {look.lost[index]}; lower the learning rate"
-            by_run.append(rows_without_value(row, test.lengths, "error", note))
-    best = _selected(by_run, look, protocol)
+            by_run.append(ScoredRows(rows_without_value(row, test.lengths, "error", note), []))
+    best = _selected([scored.rows for scored in by_run], look, protocol)
+    within = _mean(by_run[best].rows, in_range=1)
     chosen = TrainedTask(
         model=trainer.spec, task_version=cell.task.version, run_index=best, seed=protocol.runs[best][0],
-        learning_rate=protocol.runs[best][1], steps=trainer.step, in_range_accuracy=_mean(by_run[best], in_range=1),
+        learning_rate=protocol.runs[best][1], steps=trainer.step, in_range_accuracy=within,
     )  # fmt: skip
-    finished = CheCell([row for rows in by_run for row in rows], log, chosen.model_dump(mode="json"))
+    rows = [row for scored in by_run for row in scored.rows]
+    finished = CheCell(rows, log, chosen.model_dump(mode="json"), by_run[best].strings)
     _save_checkpoint(cell, folder, finished, stored.weights_bytes(trainer.models[best]))
     return finished
 
@@ -173,7 +176,8 @@ def _scored(cell: PlannedCell, place: Path, making: _Making) -> CheCell:
         run_index=entry.run_index, seed=entry.seed, learning_rate=entry.learning_rate, steps=entry.steps
     )
     test = spec.test_set(cell.protocol, problem.shortest_length)
-    return CheCell(scored_rows(row, model, problem, test, device, advance), [], None)
+    scored = scored_rows(row, model, problem, test, device, advance)
+    return CheCell(scored.rows, [], None, scored.strings)
 
 
 def _row(cell: PlannedCell, making: _Making) -> CheRow:

@@ -8,10 +8,13 @@ from typing import NamedTuple
 from lpe_eval.errors import OutputError, RegressionFound, SpecError, UnknownName
 from lpe_eval.report.atomic import write_atomically
 from lpe_eval.report.baseline import find_baseline, write_baseline
+from lpe_eval.report.che_entries import che_entries
 from lpe_eval.report.gate import ALLOWABLE, Rules, Verdict, failing, judge
-from lpe_eval.report.reading import Run, read_run
+from lpe_eval.report.joining import Entry, entries
+from lpe_eval.report.reading import read_run
 from lpe_eval.report.student import MOST_SIGMAS
 from lpe_eval.report.verdicts import as_json, as_junit, counts, percent, protocol, sentence
+from lpe_eval.table import CHE_METRICS
 
 COLUMNS = ("model", "at", "change, %", "allowed", "over", "verdict")
 """`change` is relative, in nats, with its standard error; `over` says from how many of what that was made."""
@@ -47,28 +50,37 @@ def parse_rules(tolerance: float, sigmas: float, allow: Sequence[str]) -> Rules:
     return Rules(tolerance, sigmas, frozenset(names))
 
 
-def open_baselines(names: Sequence[str]) -> dict[str, Run]:
-    """Baselines by the name or path that each was asked for with, read; one that is named twice counts once.
+def open_baselines(names: Sequence[str]) -> dict[str, list[Entry]]:
+    """The rows of baselines, by the name or path that each was asked for with; one that is named twice counts once.
 
     Raises:
         UnknownName: there is neither a run nor a baseline of that name.
         OutputError: it cannot be read.
     """
     places = {find_baseline(name).resolve(): name for name in reversed(names)}
-    return {name: read_run(place) for place, name in reversed(places.items())}
+    return {name: _entries(place, name) for place, name in reversed(places.items())}
 
 
-def compare(folder: Path, baselines: dict[str, Run], rules: Rules) -> Comparison:
+def compare(folder: Path, baselines: dict[str, list[Entry]], rules: Rules) -> Comparison:
     """Judges every row of the run in `folder`.
 
     Raises:
         OutputError: the run cannot be read.
-        SpecError: neither the run nor a baseline has a row that can be judged.
+        SpecError: nothing was measured on both sides: no rows, or perplexity on one and problems on the other.
     """
-    verdicts = judge(read_run(folder), baselines, rules, str(folder))
-    if all(each.verdict == "new" for each in verdicts):
+    new, old = _entries(folder, str(folder)), [entry for found in baselines.values() for entry in found]
+    verdicts = judge(new, old, rules)
+    of_run, of_baselines = ({str(entry.row["metric"]) for entry in side} for side in (new, old))
+    if not of_run & of_baselines:
         raise SpecError(f"the baseline {', '.join(baselines)} has no row to compare with")
     return Comparison(str(folder), tuple(baselines), rules, verdicts)
+
+
+def title(comparison: Comparison) -> str:
+    """What the table of verdicts is of."""
+    if any(each.metric in CHE_METRICS for each in comparison.verdicts):
+        return "change of the accuracy on the strings that both answered"
+    return "change of the loss on the text that both scored"
 
 
 def shown(verdicts: Sequence[Verdict]) -> list[Sequence[str]]:
@@ -138,7 +150,7 @@ def bless(folder: Path, name: str, overwrite: bool) -> Path:
         OutputError: the run cannot be read, or the baseline not written.
         SpecError: the run is not fit to be a baseline, or the name is taken.
     """
-    return write_baseline(folder, read_run(folder), name, overwrite)
+    return write_baseline(folder, name, overwrite)
 
 
 def refuse_regression(comparison: Comparison) -> None:
@@ -160,13 +172,17 @@ def refuse_regression(comparison: Comparison) -> None:
         raise SpecError(f"{told}; what may differ all the same is said with --allow")
 
 
+def _entries(folder: Path, name: str) -> list[Entry]:
+    return che_entries(folder, name) if (folder / "che.csv").exists() else entries(read_run(folder), name)
+
+
 def _change(verdict: Verdict) -> str:
     change = "-" if math.isnan(verdict.change) else f"{100 * verdict.change:+.2f}"
     return change if math.isnan(verdict.stderr) else f"{change} ± {100 * verdict.stderr:.2f}"
 
 
 def _over(verdict: Verdict) -> str:
-    nouns = {"blocks": "blocks", "documents": "docs", "trainings": "trainings"}
+    nouns = {"blocks": "blocks", "documents": "docs", "strings": "strings", "trainings": "trainings"}
     noun = next((short for noun, short in nouns.items() if noun in verdict.method), None)
     return "-" if noun is None else f"{verdict.units} {noun}"
 

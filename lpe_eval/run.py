@@ -164,7 +164,7 @@ def _draw_lengths(runs: Sequence[Run], folder: Path) -> list[Path]:
 def _n_tokenizers(runs: Sequence[Run]) -> int:
     models = [model for run in runs for model in run.provenance.get("models", {}).values()]
     # What decides is the ids of the text: one vocabulary may come in two formats.
-    return len({model.get("ids_fingerprint", model["tokenizer_fingerprint"]) for model in models})
+    return len({model.get("ids_fingerprint", model.get("tokenizer_fingerprint")) for model in models})
 
 
 def _measure_model(

@@ -148,6 +148,15 @@ CHE: tuple[Column, ...] = (
 )  # fmt: skip
 """`che.csv`: scores of the algorithmic problems; every value is a share, from 0 to 1."""
 
+STRING = Column("string", "Int64", "", "place of the string in its test set, from 0", key=True)
+TEST_SET = Column("test_set", "string", "", "hash of all strings of the test set with their answers")
+N_CORRECT = Column("n_correct", "Int64", "tokens", "right answer tokens among those that count")
+
+BY_STRING: tuple[Column, ...] = (
+    RUN, MODEL, TASK, RUN_INDEX, LENGTH, TEST_SET, STRING, N_CORRECT, N_TOKENS,
+)  # fmt: skip
+"""`by_string.parquet`: how each string was answered by the run that was chosen; what pairs two folders."""
+
 CHE_METRICS: dict[str, str] = {
     "accuracy": "counted answer tokens that are right, of all counted ones",
     "exact_match": "answers whose counted tokens are all right",
@@ -239,6 +248,15 @@ class CheRow(NamedTuple):
     dtype: str = "float32"
     attention: str = ""
     schema: int = SCHEMA
+
+
+class StringCounts(NamedTuple):
+    """How each string of one test set was answered, in its order."""
+
+    length: int
+    test_set: str
+    n_correct: list[int]
+    n_tokens: list[int]
 
 
 class CellKey(NamedTuple):

@@ -59,7 +59,19 @@ def speed(spec: SpeedSpec, out: Path | None, overwrite: bool, progress: Progress
         # Chooses the attention path, so that what does not fit is said before anything is measured.
         assert Passes(case, device).attention
     run = run_id({"spec": spec.model_dump(mode="json"), "version": lpe_eval.__version__})
-    folder = SpeedFolder(out or Path("results/runs") / f"speed-{run}", spec_text(spec), overwrite)
+    with SpeedFolder(out or Path("results/runs") / f"speed-{run}", spec_text(spec), overwrite) as folder:
+        return _timed(spec, folder, run, device, groups, progress, tell)
+
+
+def _timed(
+    spec: SpeedSpec,
+    folder: SpeedFolder,
+    run: str,
+    device: torch.device,
+    groups: Sequence[tuple[Mode, int]],
+    progress: Progress,
+    tell: Tell,
+) -> SpeedOutcome:
     done = _finished(folder.rows(), groups, len(spec.encodings) + 1)
     if done:
         tell(f"{folder.directory} already holds {len(done)} of {len(groups)} lengths; they are not measured again")

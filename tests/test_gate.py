@@ -20,7 +20,7 @@ from lpe_eval.cli import app
 from lpe_eval.comparing import Comparison, compare, notes, open_baselines, refuse_regression
 from lpe_eval.errors import RegressionFound, SpecError
 from lpe_eval.report.gate import ALLOWABLE, Rules, Verdict, judge
-from lpe_eval.report.joining import recipe
+from lpe_eval.report.joining import entries, recipe
 from lpe_eval.report.reading import read_run
 from lpe_eval.report.student import MOST_SIGMAS, student, upper_tail
 from lpe_eval.report.verdicts import as_json, as_junit, counts, exit_code, sentence
@@ -33,7 +33,8 @@ OTHER = KEY._replace(length=8192, stride=8192)
 
 
 def verdicts(new, *old, rules: Rules | None = None) -> list[Verdict]:
-    return judge(new, {f"baseline {number}": run for number, run in enumerate(old)}, rules or Rules())
+    references = [entry for number, run in enumerate(old) for entry in entries(run, f"baseline {number}")]
+    return judge(entries(new, "to judge"), references, rules or Rules())
 
 
 def one(new, *old, **rules) -> Verdict:
@@ -733,4 +734,4 @@ def test_noise_of_half_a_percent_in_the_head_of_a_released_checkpoint_fails_and_
 
 def test_a_baseline_without_a_row_to_compare_with_is_refused(measured):
     with pytest.raises(SpecError, match="the baseline empty has no row to compare with"):
-        compare(measured / "run", {"empty": run_of({})}, Rules())
+        compare(measured / "run", {"empty": []}, Rules())

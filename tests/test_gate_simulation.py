@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lpe_eval.report.gate import Rules, Verdict, judge
+from lpe_eval.report.joining import entries
 from lpe_eval.report.student import student
 from lpe_eval.table import BlockSum, CellKey
 from tests.gate_runs import block, loss, run_of
@@ -87,8 +88,12 @@ def simulate(
                 cells[key] = moved(blocks, draw, spread * float(draw.standard_normal()), 0.0, normal)
     digests = [{key.model: f"training {number}" for key in run} for number in range(len(baselines))]
     pairs = zip(baselines, digests, strict=True)
-    opened = {str(number): run_of(cells, digests=named) for number, (cells, named) in enumerate(pairs)}
-    found = judge(run_of(run), opened, rules)
+    opened = [
+        entry
+        for number, (cells, named) in enumerate(pairs)
+        for entry in entries(run_of(cells, digests=named), str(number))
+    ]
+    found = judge(entries(run_of(run), "to judge"), opened, rules)
     assert len(found) == SEEDS * len(LENGTHS)
     return found
 

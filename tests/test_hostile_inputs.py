@@ -343,6 +343,7 @@ ROWS = [
     Row("code with an exception of its own", ppl(m="py:a.py:make"), 2, "py:a.py:make fails: Own: why (a.py, line 4)",
         lambda: put("a.py", "class Own(Exception):\n    pass\ndef make():\n    raise Own('why')\n")),
     Row("a native form into a path of 5000 characters", ["convert", "tiny", "y" * 5000], 1, "File name too long"),
+    Row("a run of a path of 5000 characters", ["show", "y" * 5000], 1, "File name too long"),
     Row("figures of a path of 5000 characters", ["plot", "y" * 5000], 1, "File name too long"),
     Row("a checkpoint of a path of 5000 characters", ["inspect", "y" * 5000], 2, "cannot be read: File name too long"),
     Row("a dictionary of a path of 5000 characters", ppl("--tokenizer", "bpe:" + "y" * 5000), 2, "File name too long"),

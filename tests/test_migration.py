@@ -122,10 +122,10 @@ def test_a_table_with_other_columns_is_refused(run: Path):
 
 @pytest.mark.parametrize("schema", [OLDER, NEWER])
 def test_speeds_of_another_version_are_refused(tmp_path: Path, schema: int):
-    folder = SpeedFolder(tmp_path / "speed", "kind: speed\n")
-    folder.write_rows([{**dict.fromkeys((each.name for each in table.SPEED), None), "schema": schema}])
-    with pytest.raises(OutputError, match=f"written in version {schema} of the table"):
-        folder.rows()
+    with SpeedFolder(tmp_path / "speed", "kind: speed\n") as folder:
+        folder.write_rows([{**dict.fromkeys((each.name for each in table.SPEED), None), "schema": schema}])
+        with pytest.raises(OutputError, match=f"written in version {schema} of the table"):
+            folder.rows()
 
 
 @pytest.mark.parametrize(

@@ -186,10 +186,14 @@ def test_progress_ends_where_it_said_it_would_also_when_a_case_is_left_out(tmp_p
 
 
 def test_another_measurement_in_the_folder_is_refused_and_discarded_only_when_asked(tmp_path: Path):
-    SpeedFolder(tmp_path, "one\n").write_provenance({})
+    with SpeedFolder(tmp_path, "one\n") as folder:
+        folder.write_provenance({})
+        with pytest.raises(OutputError, match="another process is writing to"):
+            SpeedFolder(tmp_path, "one\n")
     with pytest.raises(OutputError, match="holds another measurement"):
         SpeedFolder(tmp_path, "two\n")
-    assert SpeedFolder(tmp_path, "two\n", overwrite=True).rows() == []
+    with SpeedFolder(tmp_path, "two\n", overwrite=True) as folder:
+        assert folder.rows() == []
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(OutputError, match="holds other files"):
         SpeedFolder(tmp_path, "two\n", overwrite=True)
@@ -201,9 +205,9 @@ def test_rows_are_read_back_as_they_were_written(tmp_path: Path):
     texts = {column.name: "x" for column in table.SPEED if column.kind == "string"}
     row = {column.name: None for column in table.SPEED} | texts | {"length": 16, "median_seconds": 0.1}
     row["schema"] = table.SCHEMA
-    folder = SpeedFolder(tmp_path, "one\n")
-    folder.write_rows([row])
-    assert folder.rows() == [row]
+    with SpeedFolder(tmp_path, "one\n") as folder:
+        folder.write_rows([row])
+        assert folder.rows() == [row]
 
 
 def test_a_figure_has_a_panel_for_each_mode_and_both_axes_are_logarithmic():

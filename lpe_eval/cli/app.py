@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lpe_eval.errors import INTERRUPTED, LpeEvalError
+from lpe_eval.errors import INTERRUPTED, LpeEvalError, OutputError
 
 MEASURE, MAKE, LOOK = "Measure", "Train", "Look"
 
@@ -57,6 +57,16 @@ def told() -> Iterator[None]:
 
         show(str(error))
         raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        # Whoever reads our output has enough of it.
+        raise
+    except OSError as error:
+        from lpe_eval.console import error as show
+
+        # Whatever of a path or of a disk nobody expected; where one was, the sentence says more.
+        where = "" if error.filename is None else f" {str(error.filename)[:200]}"
+        show(f"cannot use the file{where}: {error.strerror or error}")
+        raise typer.Exit(OutputError.exit_code) from None
     except KeyboardInterrupt:
         from lpe_eval.console import error as show
 

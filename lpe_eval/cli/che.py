@@ -1,5 +1,6 @@
 """`lpe-eval che`: does a model still compute at lengths it was never trained on?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,10 @@ def che(
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="Then compare with this run or baseline, as `compare` does, and end with its exit code."),
+    ] = None,
 ) -> None:
     """Train and score encoders on fifteen algorithmic problems, at lengths beyond those of training.
 
@@ -87,23 +92,27 @@ def che(
             fields["protocol"] = read_protocol(protocol or "quick").model_dump(mode="json")
         else:
             fields |= _checkpoints(model, fields)
-        evaluated(parse_spec(fields, CheSpec, "che"), out, overwrite, quiet)
+        evaluated(parse_spec(fields, CheSpec, "che"), out, overwrite, quiet, baseline or ())
 
 
-def evaluated(spec: "CheSpec", out: Path | None, overwrite: bool, quiet: bool) -> None:
-    """Runs a spec and shows its tables."""
+def evaluated(spec: "CheSpec", out: Path | None, overwrite: bool, quiet: bool, baselines: Sequence[str] = ()) -> None:
+    """Runs a spec, shows its tables and compares it with `baselines`."""
     import shutil
     from functools import partial
 
-    from lpe_eval import console
+    from lpe_eval import comparing, console
     from lpe_eval.algorithmic import evaluate
+    from lpe_eval.cli.compare import compared
     from lpe_eval.report.che_summary import shown
 
+    opened = comparing.open_baselines(baselines)
     tell = (lambda sentence: None) if quiet else console.note
     outcome = evaluate(spec, out, overwrite, partial(console.progress, quiet=quiet), tell)
     for table in shown(outcome.rows, shutil.get_terminal_size().columns):
         console.listing(*table)
     console.note(f"rows: {outcome.folder / 'che.csv'}   figures: {outcome.folder / 'figures'}")
+    if opened:
+        compared(comparing.compare(outcome.folder, opened, comparing.Rules()))
     if outcome.failed:
         raise SomeCellsFailed(f"{outcome.failed} of the cells have no value; their notes stand in che.csv")
     if outcome.misfits:

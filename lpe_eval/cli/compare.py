@@ -42,8 +42,9 @@ def compare(
 ) -> None:
     """Judge a run by a baseline, row by row, on the text that both scored; exit code 3 if it is worse.
 
-    Each row is same, better, worse, missing, new or not comparable. A row is worse when its loss grew by more than the
-    tolerance and by more than chance explains; documents that changed since the baseline are left out.
+    Each row is same, better, worse, missing, new or not comparable. A row is worse when its loss grew (of `che`: when
+    its accuracy fell) by more than the tolerance and by more than chance explains; documents that changed since the
+    baseline are left out.
     """
     with told():
         from lpe_eval import comparing
@@ -67,7 +68,7 @@ def compared(comparison: "Comparison") -> None:
     from lpe_eval import comparing, console
 
     rows = comparing.shown(comparison.verdicts)
-    console.listing("change of the loss on the text that both scored", comparing.COLUMNS, rows)
+    console.listing(comparing.title(comparison), comparing.COLUMNS, rows)
     for sentence in comparing.notes(comparison):
         console.note(sentence)
     comparing.refuse_regression(comparison)

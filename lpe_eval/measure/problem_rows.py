@@ -1,6 +1,7 @@
-"""One encoder on one problem: a row of `che.csv` for each length and metric."""
+"""One encoder on one problem: a row of `che.csv` for each length and metric, and how each string was answered."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -10,7 +11,14 @@ from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.score_problem import ProblemScore, metric_values, score_problem
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.spec.che_spec import TestSet
-from lpe_eval.table import CHE_METRICS, CheRow
+from lpe_eval.table import CHE_METRICS, CheRow, StringCounts
+
+
+class ScoredRows(NamedTuple):
+    """The rows of one encoder on one problem, and the answers behind them, length by length."""
+
+    rows: list[CheRow]
+    strings: list[StringCounts]
 
 
 def scored_rows(
@@ -20,7 +28,7 @@ def scored_rows(
     test: TestSet,
     device: torch.device,
     advance: Advance,
-) -> list[CheRow]:
+) -> ScoredRows:
     """Scores a model at every length; a length that it has no positions for gets rows with status `n/a`.
 
     Args:
@@ -33,6 +41,7 @@ def scored_rows(
     """
     row = row._replace(attention="+".join(model.path_names()))
     rows: list[CheRow] = []
+    strings: list[StringCounts] = []
     for length in test.lengths:
         answers = problem.output_length(length)
         try:
@@ -44,8 +53,9 @@ def scored_rows(
             rows += rows_without_value(row, [length], "n/a", str(error))
         else:
             rows += _rows(row, problem, length, score, test)
+            strings.append(StringCounts(length, score.test_set, score.n_correct.tolist(), score.n_scored.tolist()))
         advance(1)
-    return rows
+    return ScoredRows(rows, strings)
 
 
 def rows_without_value(row: CheRow, lengths: Sequence[int], status: str, note: str) -> list[CheRow]:

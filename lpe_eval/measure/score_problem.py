@@ -59,6 +59,7 @@ class ProblemScore(NamedTuple):
     Attributes:
         n_correct: right tokens of each string, for comparing two models on the same strings.
         n_scored: counted tokens of each string.
+        test_set: hash of the strings with their answers.
     """
 
     accuracy: float
@@ -67,6 +68,7 @@ class ProblemScore(NamedTuple):
     exact_match_stderr: float
     n_correct: Int[np.ndarray, " n"]
     n_scored: Int[np.ndarray, " n"]
+    test_set: str
 
     @property
     def n_samples(self) -> int:
@@ -156,7 +158,7 @@ def score_of(n_correct: Int[Tensor, " n"], sample: Sample) -> ProblemScore:
     whole = right == counted
     accuracy, accuracy_stderr = _ratio(right, counted)
     exact, exact_stderr = _ratio(whole.astype(np.int64), np.ones_like(counted))
-    return ProblemScore(accuracy, accuracy_stderr, exact, exact_stderr, right, counted)
+    return ProblemScore(accuracy, accuracy_stderr, exact, exact_stderr, right, counted, _digest(sample))
 
 
 def metric_values(score: ProblemScore, problem: type[Problem], length: int) -> dict[str, MetricValue]:
@@ -185,6 +187,13 @@ def _ratio(above: Int[np.ndarray, " n"], below: Int[np.ndarray, " n"]) -> tuple[
         return ratio, math.nan
     squares = float(((above - ratio * below) ** 2).sum())
     return ratio, math.sqrt(units / (units - 1) * squares) / total
+
+
+def _digest(sample: Sample) -> str:
+    found = hashlib.sha256()
+    for each in sample:
+        found.update(f"{tuple(each.shape)} ".encode() + each.to(torch.int64).cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _generator(purpose: str, problem: type[Problem], length: int, samples: int, seed: int) -> torch.Generator:

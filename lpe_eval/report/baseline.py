@@ -1,9 +1,11 @@
 """Baselines: small run folders that later runs are compared with.
 
     results/baselines/<name>/
-        rows.csv  by_document.parquet    what was measured, and the sums that pair it
+        rows.csv  by_document.parquet    what was measured, and the sums that pair it; of `lpe-eval che`
+                                         che.csv and by_string.parquet
         provenance.json  spec.yaml       where it was made, of what; `lpe-eval run spec.yaml` measures the same again
-        cost.csv  by_position.parquet    empty: what a cell cost, and curves over context, belong to the run
+        cost.csv  by_position.parquet    of text only, and empty: what a cell cost, and curves over context, belong
+                                         to the run
         run.json                         which run it is
 
 It is a run folder in every respect, so whatever reads runs reads baselines. A name is looked up below the current
@@ -18,13 +20,27 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
+
 from lpe_eval import table
 from lpe_eval.errors import OutputError, SpecError, UnknownName
 from lpe_eval.report.atomic import PARTIAL, write_atomically
-from lpe_eval.report.reading import MARKER, UNFIT, Run, csv_bytes, read_marker, typed_frame
+from lpe_eval.report.che_entries import che_entries
+from lpe_eval.report.reading import (
+    MARKER,
+    UNFIT,
+    Run,
+    csv_bytes,
+    read_csv,
+    read_mapping,
+    read_marker,
+    read_run,
+    typed_frame,
+)
 
 FOLDER = Path("results/baselines")
-_KEPT = ("rows.csv", "by_document.parquet", "provenance.json", "spec.yaml")
+_OF_TEXT = ("rows.csv", "by_document.parquet", "provenance.json", "spec.yaml")
+_OF_PROBLEMS = ("che.csv", "by_string.parquet", "provenance.json", "spec.yaml")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -49,22 +65,27 @@ def find_baseline(text: str) -> Path:
     raise UnknownName("run or baseline", text, known or {"none; make one with lpe-eval compare RUN --bless NAME"})
 
 
-def write_baseline(folder: Path, run: Run, name: str, overwrite: bool) -> Path:
+def write_baseline(folder: Path, name: str, overwrite: bool) -> Path:
     """Writes what later runs are compared with to `results/baselines/<name>`; it appears whole or not at all.
 
     Args:
         folder: where the run is.
-        run: the run, as read from there.
         name: letters, digits, dots, dashes and underscores.
         overwrite: replace a baseline of that name.
 
     Raises:
         SpecError: the name is no name, is taken, or the run is not fit to be a baseline.
-        OutputError: it cannot be written.
+        OutputError: the run cannot be read, or the baseline not written.
     """
     if not _NAME.fullmatch(name):
         raise SpecError(f"a baseline cannot be called {name!r}; use letters, digits, dots, dashes and underscores")
-    _refuse_unfit(folder, run)
+    of_problems = (folder / "che.csv").exists()
+    if of_problems:
+        che_entries(folder, str(folder))
+        _refuse_unfit(folder, read_csv(folder / "che.csv", table.CHE), _problem_cells(folder), ("model", "task"))
+    else:
+        run = read_run(folder)
+        _refuse_unfit(folder, run.rows, _text_cells(folder, run), ("model", "protocol", "length", "stride"))
     target = FOLDER / name
     if target.exists() and not overwrite:
         raise SpecError(f"there is a baseline {target}; replace it with --overwrite or choose another name")
@@ -75,10 +96,12 @@ def write_baseline(folder: Path, run: Run, name: str, overwrite: bool) -> Path:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
-        for kept in _KEPT:
+        for kept in _OF_PROBLEMS if of_problems else _OF_TEXT:
             write_atomically(partial / kept, (folder / kept).read_bytes())
-        write_atomically(partial / "cost.csv", csv_bytes(table.COST, []))
-        write_atomically(partial / "by_position.parquet", typed_frame(table.BY_POSITION, []).to_parquet(index=False))
+        if not of_problems:
+            positions = typed_frame(table.BY_POSITION, []).to_parquet(index=False)
+            write_atomically(partial / "cost.csv", csv_bytes(table.COST, []))
+            write_atomically(partial / "by_position.parquet", positions)
         write_atomically(partial / MARKER, (folder / MARKER).read_bytes())
         if target.exists():
             target.rename(old)
@@ -89,15 +112,25 @@ def write_baseline(folder: Path, run: Run, name: str, overwrite: bool) -> Path:
     return target
 
 
-def _refuse_unfit(folder: Path, run: Run) -> None:
-    rows = run.rows
-    if not len(rows):
-        raise SpecError(f"{folder} has no rows to compare with; run it to its end first")
+def _text_cells(folder: Path, run: Run) -> int:
     try:
-        cells = math.prod(len(run.spec[name]) for name in ("models", "protocols", "lengths"))
+        return math.prod(len(run.spec[name]) for name in ("models", "protocols", "lengths"))
     except UNFIT as error:
         raise OutputError(f"{folder / 'spec.yaml'} does not say what the run measures; measure anew") from error
-    there = int(rows.groupby(["model", "protocol", "length", "stride"], dropna=False).ngroups)
+
+
+def _problem_cells(folder: Path) -> int:
+    spec = read_mapping(folder / "spec.yaml")
+    try:
+        return len(spec["encodings"] or spec["models"]) * len(spec["tasks"])
+    except UNFIT as error:
+        raise OutputError(f"{folder / 'spec.yaml'} does not say what the run measures; measure anew") from error
+
+
+def _refuse_unfit(folder: Path, rows: pd.DataFrame, cells: int, key: tuple[str, ...]) -> None:
+    if not len(rows):
+        raise SpecError(f"{folder} has no rows to compare with; run it to its end first")
+    there = int(rows.groupby(list(key), dropna=False).ngroups)
     if there < cells:
         raise SpecError(f"{folder} has {there} of {cells} cells; run it to its end before it becomes a baseline")
     failed = rows[rows.status == "failed"]

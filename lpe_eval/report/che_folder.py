@@ -5,6 +5,7 @@
     snapshots/<name>.pt                    weights and optimiser of a cell that is being trained
     checkpoints/<encoding>/                what training leaves: a config, and the weights of each task
     che.csv  summary.csv                   scores, one number a row; and in short
+    by_string.parquet                      how the chosen run answered each string; what `compare` pairs
     training.csv                           looks at the runs while they were trained
     figures/                               heat map and curves
     .lock                                  held by the process that writes
@@ -29,18 +30,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import yaml
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, read_plain, yaml_of
-from lpe_eval.report.atomic import PARTIAL, write_atomically
+from lpe_eval.report.atomic import PARTIAL
 from lpe_eval.report.che_summary import SUMMARY_COLUMNS, summary_records
-from lpe_eval.report.lock import LOCK, hold, release
-from lpe_eval.report.reading import MARKER, csv_bytes, read_marker
-from lpe_eval.table import CheRow
+from lpe_eval.report.lock import LOCK, HeldFolder
+from lpe_eval.report.reading import MARKER, csv_bytes, read_marker, typed_frame
+from lpe_eval.table import CheRow, StringCounts
 
-_TABLES = ("che.csv", "summary.csv", "training.csv", "provenance.json", "spec.yaml", MARKER)
+_TABLES = ("che.csv", "summary.csv", "by_string.parquet", "training.csv", "provenance.json", "spec.yaml", MARKER)
 _FOLDERS = ("cells", "snapshots", "checkpoints", "figures")
 """With the tables, all that a run writes; removed in this order, so that the marker goes last."""
 
@@ -56,11 +58,13 @@ class CheCell(NamedTuple):
     Attributes:
         log: rows of `training.csv`.
         chosen: for a training, what the config of the checkpoint says of this task; else None.
+        strings: how each string was answered; of a training, by the run that was chosen.
     """
 
     rows: list[CheRow]
     log: list[list[Any]]
     chosen: dict[str, Any] | None
+    strings: list[StringCounts]
 
     @property
     def failed(self) -> bool:
@@ -79,7 +83,7 @@ class Snapshot(NamedTuple):
     state: bytes
 
 
-class CheFolder:
+class CheFolder(HeldFolder):
     """One folder, held by this process until `close` or the end of `with`.
 
     Args:
@@ -94,12 +98,8 @@ class CheFolder:
     """
 
     def __init__(self, directory: Path, spec: dict[str, Any], run: str, overwrite: bool) -> None:
-        self.directory, self.run = directory, run
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
-        self._lock: int | None = hold(directory)
+        super().__init__(directory)
+        self.run = run
         try:
             self._make_room(overwrite)
             self.spec = _joined(spec, self._earlier_spec())
@@ -117,18 +117,6 @@ class CheFolder:
             self.close()
             raise
 
-    def close(self) -> None:
-        """Lets another process write to the folder."""
-        if self._lock is not None:
-            release(self._lock, self.directory)
-            self._lock = None
-
-    def __enter__(self) -> "CheFolder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def finished(self) -> set[CellName]:
         """Cells that need not be made again."""
         return {name for name, cell in self._cells.items() if not cell.failed}
@@ -144,6 +132,7 @@ class CheFolder:
         content = {
             "schema": table.SCHEMA, "run": self.run, "cell": list(name),
             "rows": [list(row) for row in cell.rows], "log": cell.log, "chosen": cell.chosen,
+            "strings": [list(each) for each in cell.strings],
         }  # fmt: skip
         text = json.dumps(content, ensure_ascii=False)
         self._write(f"cells/{_file_name(name)}.json", text.encode())
@@ -160,6 +149,19 @@ class CheFolder:
         if log:
             self._write("training.csv", _csv(LOG_COLUMNS, log))
         return rows
+
+    def collect_strings(self, order: Iterable[CellName]) -> None:
+        """Writes how each string was answered, from all cells; apart because it is the largest table by far."""
+        frames = [typed_frame(table.BY_STRING, [])]
+        for (model, task), cell in self.cells(order).items():
+            index = cell.chosen["run_index"] if cell.chosen else cell.rows[0].run_index
+            records = [
+                (self.run, model, task, index, each.length, each.test_set, place, *counts)
+                for each in cell.strings
+                for place, counts in enumerate(zip(each.n_correct, each.n_tokens, strict=True))
+            ]
+            frames.append(typed_frame(table.BY_STRING, records))
+        self._write("by_string.parquet", pd.concat(frames).to_parquet(index=False))
 
     def snapshot(self, name: CellName) -> Snapshot | None:
         """Where the training of a cell was interrupted; None if there is nothing to go on from."""
@@ -230,14 +232,6 @@ class CheFolder:
         except (Unreadable, KeyError, TypeError, ValueError):
             return []
 
-    def _write(self, name: str, content: bytes) -> None:
-        try:
-            write_atomically(self.directory / name, content)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.directory / name}: {error.strerror}; what was written before is kept"
-            ) from error
-
 
 def slug_of(name: str) -> str:
     """A model's name as a folder's: `dape(kerple_log)` is `dape-kerple-log`."""
@@ -247,7 +241,8 @@ def slug_of(name: str) -> str:
 def _cell(content: Mapping[str, Any]) -> list[tuple[CellName, CheCell]]:
     model, task = content["cell"]
     rows = [CheRow(*row) for row in content["rows"]]
-    return [((model, task), CheCell(rows, [list(each) for each in content["log"]], content["chosen"]))]
+    log, strings = ([list(each) for each in content[name]] for name in ("log", "strings"))
+    return [((model, task), CheCell(rows, log, content["chosen"], [StringCounts(*each) for each in strings]))]
 
 
 def _file_name(name: CellName) -> str:

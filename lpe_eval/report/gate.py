@@ -1,6 +1,7 @@
 """Is a run worse than its baseline? One verdict for each row, from two runs that were read back.
 
-A row is *worse* when its loss, on the text that both scored, exceeds the baseline's by more than
+A row is *worse* when its loss, on the text that both scored, exceeds the baseline's (or its accuracy, on the strings
+that both answered, falls short of the baseline's) by more than
 
     allowed = max(tolerance * baseline, k * stderr)
 
@@ -33,6 +34,10 @@ compared with their mean, and stderr is their standard deviation times sqrt(1 + 
 around the mean of n. With n - 1 degrees of freedom, k = 3 becomes 19 for three trainings and 6.6 for five.
 
 Choices:
+    * Answers to algorithmic problems are paired string by string. One string more or less is a large part of a hundred,
+      and x strings that all go one way differ by x with a standard error of about sqrt(x), so a fall is seen from ten
+      strings on (3 sqrt(x) < x), and 95 times in 100 where 16 are expected to go wrong: `_STRINGS` puts that into
+      `detectable`. Simulated likewise, for 128 strings that are right or wrong.
     * Text is paired block by block (`shared_text.py`). Packed text is one stream whose digest is that of all of it,
       since a document shifts all that follow: packed runs are compared when their whole text is the same, and are not
       comparable otherwise.
@@ -51,15 +56,14 @@ Choices:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from lpe_eval.report.joining import ASPECTS, WORSE_IS, Entry, Match, entries, join
-from lpe_eval.report.reading import Run
+from lpe_eval.report.joining import ASPECTS, WORSE_IS, Entry, Match, join
 from lpe_eval.report.shared_text import SharedText, n_tokens, shared_text
 from lpe_eval.report.statistics import paired_difference
 from lpe_eval.report.student import student
-from lpe_eval.table import BLOCK_TARGETS, BlockSum
+from lpe_eval.table import BLOCK_TARGETS, CHE_METRICS, BlockSum
 
 VERDICTS = ("worse", "missing", "not comparable", "better", "new", "same")
 LEAST_IN_COMMON = 0.8
@@ -70,6 +74,8 @@ _ROUNDING = 1e-5
 """Identical weights on another machine, batch size or attention path move a loss by less (measured: 1e-6)."""
 _SPREAD = 0.0054
 """Largest standard deviation, over blocks of 1024 targets, of a change that costs 0.5 %; see the module's docstring."""
+_STRINGS = 3.5
+"""Standard error of the number of strings that go wrong where 12 do: what a fall that is seen has at least."""
 _CAUGHT = 1.6448536269514722
 """Φ of this is 95 %."""
 _NAN = float("nan")
@@ -95,16 +101,16 @@ class Verdict(NamedTuple):
     Attributes:
         verdict: one of `VERDICTS`.
         baseline: nats per token (per byte, where tokenizers differ) on the text in common.
-        value: of the run, likewise.
-        change: value over baseline, less one; above 0 is worse.
+        value: of the run, likewise. For an accuracy both are the share of right answer tokens.
+        change: value over baseline, less one; above 0 is worse for a loss, below 0 for an accuracy.
         stderr: standard error of `change`.
         allowed: change up to which a row is the same.
         detectable: change that would be caught 95 times in 100.
-        common: share of the baseline's scored tokens that is compared.
-        changed: documents that both runs name and whose content differs; left out.
+        common: share of the baseline's scored tokens (of its answer tokens that count) that is compared.
+        changed: documents (strings) that both runs name and whose content differs; left out.
         vanished: documents of the baseline that the run did not score; left out.
         added: documents of the run that the baseline did not score; left out.
-        units: blocks, documents or trainings behind `stderr`.
+        units: blocks, documents, strings or trainings behind `stderr`.
         method: how `stderr` was made.
         compared_with: the baselines' names.
         reason: why, where the numbers do not say it.
@@ -133,20 +139,15 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
-def judge(run: Run, baselines: Mapping[str, Run], rules: Rules, name: str = "to judge") -> list[Verdict]:
+def judge(run: Sequence[Entry], baselines: Sequence[Entry], rules: Rules) -> list[Verdict]:
     """A verdict for each row of the run, in its order, then for each row that it lacks.
 
     Args:
         run: what is judged.
-        name: what it is called, where it cannot be read.
-        baselines: what it is compared with, by name; several hold replicates of the same recipes, or other models.
+        baselines: what it is compared with; those of several runs hold replicates of the same recipes, or other models.
         rules: when a difference counts.
-
-    Raises:
-        OutputError: a file of a run holds what no run would write.
     """
-    old = [entry for source, baseline in baselines.items() for entry in entries(baseline, source)]
-    return [_verdict(match, rules) for match in join(entries(run, name), old)]
+    return [_verdict(match, rules) for match in join(run, baselines)]
 
 
 def failing(verdicts: Sequence[Verdict], rules: Rules) -> list[Verdict]:
@@ -216,10 +217,14 @@ def _paired(plain: Verdict, new: Entry, old: Entry, in_bytes: bool, rules: Rules
         return _too_little(plain, old)
     found = paired_difference(text.new, text.old)
     method = "none" if found.ci_method == "none" else f"paired-{found.ci_method}"
-    difference = WORSE_IS[plain.metric] * found.difference
+    before = _mean(text.old)
+    if plain.metric in CHE_METRICS:
+        method = method.replace("documents", "strings")
+        least = _STRINGS / found.units / before if before else 0.0
+    else:
+        least = _SPREAD * math.sqrt(BLOCK_TARGETS / n_tokens(text.old))
     plain = plain._replace(method=method)
-    least = _SPREAD * math.sqrt(BLOCK_TARGETS / n_tokens(text.old))
-    return _judged(plain, _mean(text.new), _mean(text.old), difference, found.stderr, found.units, rules, least)
+    return _judged(plain, _mean(text.new), before, found.difference, found.stderr, found.units, rules, least)
 
 
 def _among_trainings(plain: Verdict, new: Entry, trainings: Sequence[Entry], in_bytes: bool, rules: Rules) -> Verdict:
@@ -232,8 +237,8 @@ def _among_trainings(plain: Verdict, new: Entry, trainings: Sequence[Entry], in_
     losses = [_mean(_only(text.old, shared)) for text in texts]
     value, mean, count = _mean(_only(texts[0].new, shared)), math.fsum(losses) / len(losses), len(losses)
     spread = math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / (count - 1))
-    difference, stderr = WORSE_IS[plain.metric] * (value - mean), spread * math.sqrt(1 + 1 / count)
-    judged = _judged(plain._replace(method=f"trainings-{count}"), value, mean, difference, stderr, count, rules)
+    stderr = spread * math.sqrt(1 + 1 / count)
+    judged = _judged(plain._replace(method=f"trainings-{count}"), value, mean, value - mean, stderr, count, rules)
     where = "within" if judged.verdict == "same" else "outside"
     told = f"{where} the spread of {count} trainings, whose standard deviation is {spread:.4f} around {mean:.4f}"
     return judged._replace(reason=told)
@@ -253,23 +258,27 @@ def _judged(
     if baseline > 0:
         change, error = difference / baseline, stderr / baseline
     else:
-        # Nothing is part of a loss of zero: an equal one is the same, any other one is not.
+        # Nothing is part of a loss (or an accuracy) of zero: an equal one is the same, any other one is not.
         change, error = math.copysign(math.inf, difference) if difference else 0.0, stderr * 0.0
     floor = max(rules.tolerance, _ROUNDING)
     numbers = plain._replace(baseline=baseline, value=value, change=change, stderr=error, units=units)
     if math.isnan(error):
-        told = "a single block of text has no standard error; measure more text"
+        told = "a single block of text, or string, has no standard error; measure more"
         verdict = "same" if abs(change) <= floor else "not comparable"
         return numbers._replace(verdict=verdict, allowed=floor, reason=told)
     sigmas, expected = student(rules.sigmas, units - 1), max(error, least)
     allowed = max(floor, sigmas * error)
-    verdict = "worse" if change > allowed else "better" if change < -allowed else "same"
+    harm = WORSE_IS[plain.metric] * change
+    verdict = "worse" if harm > allowed else "better" if harm < -allowed else "same"
     detectable = max(floor, sigmas * expected) + _CAUGHT * expected
     return numbers._replace(verdict=verdict, allowed=allowed, detectable=detectable)
 
 
 def _too_little(plain: Verdict, old: Entry) -> Verdict:
     share = math.floor(1000 * plain.common) / 10
+    if plain.metric in CHE_METRICS:
+        told = f"only {share:g} % of the baseline's answers are to strings of the run; give its --samples and --seed"
+        return plain._replace(verdict="not comparable", reason=f"{told} (they stand in its spec.yaml)")
     told = f"only {share:g} % of the baseline's scored tokens are in the run with the same text; "
     told += "measure with the baseline's lengths and --max-tokens (they stand in its spec.yaml)"
     if "packed" in old.settings["protocol"]:

@@ -10,7 +10,7 @@ left of the baseline after that is missing from the run, and what is left of the
 
 Choices:
     * Only `nll_nats` is judged. Perplexity and bits per byte are functions of the same sums and would say the same
-      thing three times.
+      thing three times. Of algorithmic problems only `accuracy` is, for the same reason; see `che_entries.py`.
     * The name of the corpus and of the split do not join: a local folder has another path on another machine. Text is
       told by the digests of its documents, and text that is not the same leaves nothing in common.
     * What a protocol scores also depends on `bos`, `tail` and `pack`, and where the blocks of `anchored` lie depends on
@@ -28,9 +28,9 @@ import pandas as pd
 
 from lpe_eval.errors import OutputError
 from lpe_eval.report.reading import UNFIT, Run
-from lpe_eval.table import BlockSum
+from lpe_eval.table import CHE_METRICS, BlockSum
 
-WORSE_IS: dict[str, float] = {"nll_nats": 1.0}
+WORSE_IS: dict[str, float] = {"nll_nats": 1.0, "accuracy": -1.0}
 """Metrics that are judged: 1 where more is worse, -1 where less is."""
 
 ASPECTS = ("task", "protocol", "tokenizer", "dtype", "seed")
@@ -57,9 +57,11 @@ class Entry(NamedTuple):
         return recipe(str(self.row["model"]))
 
     @property
-    def place(self) -> tuple[str, int, str]:
-        """What never differs between rows that are compared."""
-        return self.recipe, int(self.row["length"]), str(self.row["metric"])
+    def place(self) -> tuple[str, int, str, str]:
+        """What never differs between rows that are compared: for a problem, which one it is as well."""
+        metric = str(self.row["metric"])
+        problem = str(self.row["task"]) if metric in CHE_METRICS else ""
+        return self.recipe, int(self.row["length"]), metric, problem
 
 
 class Match(NamedTuple):

@@ -45,9 +45,9 @@ def read_run(directory: Path) -> Run:
     return Run(
         rows=read_csv(directory / "rows.csv", table.ROWS),
         cost=read_csv(directory / "cost.csv", table.COST),
-        by_document=_read_parquet(directory / "by_document.parquet", table.BY_DOCUMENT),
-        by_position=_read_parquet(directory / "by_position.parquet", table.BY_POSITION),
-        spec=_read_mapping(directory / "spec.yaml"),
+        by_document=read_parquet(directory / "by_document.parquet", table.BY_DOCUMENT),
+        by_position=read_parquet(directory / "by_position.parquet", table.BY_POSITION),
+        spec=read_mapping(directory / "spec.yaml"),
         provenance=_read_provenance(directory / "provenance.json"),
     )
 
@@ -146,7 +146,12 @@ def _read(path: Path) -> bytes:
         raise OutputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read_parquet(path: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
+def read_parquet(path: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
+    """The declared columns of a table, with their types.
+
+    Raises:
+        OutputError: the file is missing or damaged.
+    """
     content = _read(path)
     try:
         frame = pd.read_parquet(io.BytesIO(content), columns=[column.name for column in columns])
@@ -156,14 +161,19 @@ def _read_parquet(path: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
 
 
 def _read_provenance(path: Path) -> dict:
-    found = _read_mapping(path)
+    found = read_mapping(path)
     models = found.get("models", {})
     if not isinstance(models, dict) or not all(isinstance(each, dict) for each in models.values()):
         raise OutputError(f"{path} is damaged; run the same command again to write it anew")
     return found
 
 
-def _read_mapping(path: Path) -> dict:
+def read_mapping(path: Path) -> dict:
+    """A YAML or JSON file that holds a mapping.
+
+    Raises:
+        OutputError: it is missing, damaged, or holds something else.
+    """
     text = _read(path).decode("utf-8", errors="replace")
     try:
         found = yaml_of(text) if path.suffix == ".yaml" else json_of(text)

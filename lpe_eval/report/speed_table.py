@@ -21,7 +21,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
-from lpe_eval.report.atomic import PARTIAL, write_atomically
+from lpe_eval.report.atomic import PARTIAL
+from lpe_eval.report.lock import LOCK, HeldFolder
 from lpe_eval.report.looks import STYLE, looks_of
 from lpe_eval.report.plots import save
 from lpe_eval.report.reading import csv_bytes, read_csv
@@ -31,8 +32,8 @@ from lpe_eval.table import LABELS
 _FILES = ("speed.csv", "provenance.json", "spec.yaml")
 
 
-class SpeedFolder:
-    """One folder; writes are whole or not at all.
+class SpeedFolder(HeldFolder):
+    """One folder, held by this process until `close` or the end of `with`; writes are whole or not at all.
 
     Args:
         directory: made if it is not there.
@@ -40,16 +41,16 @@ class SpeedFolder:
         overwrite: discard the measurement that the folder holds.
 
     Raises:
-        OutputError: the folder holds another measurement or other files, or cannot be written.
+        OutputError: the folder holds another measurement or other files, cannot be written, or another process writes
+            to it.
     """
 
     def __init__(self, directory: Path, spec_text: str, overwrite: bool = False) -> None:
-        self.directory = directory
+        super().__init__(directory)
         spec = directory / "spec.yaml"
         try:
-            directory.mkdir(parents=True, exist_ok=True)
             present = {path.name for path in directory.iterdir() if not path.name.endswith(PARTIAL)}
-            foreign = sorted(present - {*_FILES, "figures"})
+            foreign = sorted(present - {*_FILES, "figures", LOCK})
             if foreign:
                 raise OutputError(f"{directory} holds other files ({foreign[0]}); choose another --out")
             if overwrite:
@@ -57,9 +58,13 @@ class SpeedFolder:
                     (directory / name).unlink(missing_ok=True)
             elif spec.exists() and spec.read_bytes() != spec_text.encode():
                 raise OutputError(f"{directory} holds another measurement; choose another --out or add --overwrite")
+            self._write("spec.yaml", spec_text.encode("utf-8"))
         except OSError as error:
+            self.close()
             raise OutputError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
-        self._write("spec.yaml", spec_text.encode("utf-8"))
+        except BaseException:
+            self.close()
+            raise
 
     def rows(self) -> list[dict[str, Any]]:
         """What an earlier start has measured; missing numbers are None.
@@ -98,14 +103,6 @@ class SpeedFolder:
         """
         save(speed_figure(rows, "pass_memory_mib"), self.directory / "figures", "memory")
         return save(speed_figure(rows, "times_plain"), self.directory / "figures", "speed")[0]
-
-    def _write(self, name: str, content: bytes) -> None:
-        try:
-            write_atomically(self.directory / name, content)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.directory / name}: {error.strerror}; what was written before is kept"
-            ) from error
 
 
 def speed_figure(rows: Sequence[Mapping[str, Any]], column: str) -> Figure:

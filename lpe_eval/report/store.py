@@ -20,7 +20,6 @@ Choices:
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -34,7 +33,7 @@ from lpe_eval import table
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, printable
 from lpe_eval.report.atomic import PARTIAL, write_atomically
-from lpe_eval.report.lock import LOCK, hold
+from lpe_eval.report.lock import LOCK, HeldFolder
 from lpe_eval.report.reading import MARKER, UNFIT, Run, csv_bytes, read_marker, read_run, typed_frame
 from lpe_eval.table import CellKey, Column, Measurement
 
@@ -54,13 +53,12 @@ class _Cell(NamedTuple):
     positions: pd.DataFrame
 
 
-class RunStore:
+class RunStore(HeldFolder):
     """The folder of one run, held by this process; made by `open_run`, closed by `close` or `with`."""
 
-    def __init__(self, directory: Path, run: str, lock: int) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, run: str) -> None:
+        super().__init__(directory)
         self.run = run
-        self._lock: int | None = lock
         self._cells: dict[CellKey, _Cell] = {}
 
     def finished(self) -> set[CellKey]:
@@ -117,18 +115,6 @@ class RunStore:
         # What stands for a byte that is not UTF-8 becomes JSON's own escape for it.
         self._write("provenance.json", f"{text}\n".encode("utf-8", "backslashreplace"))
 
-    def close(self) -> None:
-        """Lets another process write to the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> "RunStore":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def start(self, spec_text: str) -> None:
         """Puts the spec and the marker of the run in place and reads the cells that are there."""
         with self._explained(self.directory / "cells") as cells:
@@ -169,14 +155,13 @@ def open_run(directory: Path, spec_text: str, run_id: str, overwrite: bool = Fal
         _refuse_foreign(directory)
     except OSError as error:
         raise OutputError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
-    lock = hold(directory)
+    store = RunStore(directory, run_id)
     try:
         _prove_writable(directory)
         _make_room(directory, run_id, overwrite)
-        store = RunStore(directory, run_id, lock)
         store.start(spec_text)
     except BaseException:
-        os.close(lock)
+        store.close()
         raise
     return store
 

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.atomic import write_atomically
-from lpe_eval.report.lock import hold, release
+from lpe_eval.report.lock import HeldFolder
 
 _CHECKPOINT = ("config.yaml", "model.safetensors")
 _FILES = ("training_state.pt", "provenance.json", "training.csv", *_CHECKPOINT, "spec.yaml")
@@ -38,7 +37,7 @@ class LogRow(NamedTuple):
     seconds: float
 
 
-class TrainingFolder:
+class TrainingFolder(HeldFolder):
     """One folder, held by this process until `close` or the end of `with`; writes are whole or not at all.
 
     Args:
@@ -52,12 +51,9 @@ class TrainingFolder:
     """
 
     def __init__(self, directory: Path, spec_text: str, overwrite: bool = False) -> None:
-        self.directory = directory
+        super().__init__(directory)
         spec = directory / "spec.yaml"
-        self._lock: int | None = None
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = hold(directory)
             if overwrite:
                 for name in _FILES:
                     (directory / name).unlink(missing_ok=True)
@@ -77,18 +73,6 @@ class TrainingFolder:
         except BaseException:
             self.close()
             raise
-
-    def close(self) -> None:
-        """Lets another process write to the folder."""
-        if self._lock is not None:
-            release(self._lock, self.directory)
-            self._lock = None
-
-    def __enter__(self) -> "TrainingFolder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def ended(self) -> bool:
@@ -135,14 +119,6 @@ class TrainingFolder:
         self.write_log(rows)
         self._write("provenance.json", (json.dumps(provenance, indent=2, sort_keys=True) + "\n").encode())
         (self.directory / "training_state.pt").unlink(missing_ok=True)
-
-    def _write(self, name: str, content: bytes) -> None:
-        try:
-            write_atomically(self.directory / name, content)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.directory / name}: {error.strerror}; what was written before is kept"
-            ) from error
 
 
 def read_log(directory: Path) -> list[LogRow]:

@@ -17,6 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from lpe_eval.report.gate import VERDICTS, Rules, Verdict, failing
+from lpe_eval.table import CHE_METRICS
 
 REPORT_SCHEMA = 1
 """Grows by one whenever a field of the JSON report changes its meaning."""
@@ -52,7 +53,12 @@ def sentence(verdicts: Sequence[Verdict], verdict: str) -> str:
 
 
 def protocol(verdict: Verdict) -> str:
-    """The protocol of a row, with the stride where that is neither the length nor, sliding, half of it."""
+    """The protocol of a row, with the stride where that is neither the length nor, sliding, half of it.
+
+    Of an algorithmic problem it is the problem.
+    """
+    if verdict.metric in CHE_METRICS:
+        return verdict.task
     usual = verdict.length // 2 if verdict.protocol == "sliding" else verdict.length
     if verdict.stride in (None, verdict.length, usual):
         return verdict.protocol
