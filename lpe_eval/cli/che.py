@@ -66,7 +66,7 @@ def che(
     A cell is an encoding on a problem; all its runs (seeds x learning rates) are trained as one. What is finished is
     kept, and the same command goes on from there; more encodings and problems may be added to a folder later. Quirks of
     the released code that are options of encodings, and not of --deepmind-compat: sinusoidal's order: descending,
-    alibi's two_sided: che.
+    alibi's two_sided: che, randomized's one_sided: true.
     """
     with told():
         from lpe_eval.spec.che_spec import CheSpec, parse_encoding_list, read_protocol

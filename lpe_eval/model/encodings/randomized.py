@@ -19,8 +19,9 @@ Deviations and choices:
     * The draw is shared by a batch and all heads. The authors draw anew in every layer; so does every
       call of `positions`, and who calls it decides.
     * The authors' noisy Transformer-XL reads past the end of its table, so that the token itself and all
-      future keys share one row and a past key at distance x gets row max_length - x. Here it is what
-      their comments describe: the signed distance.
+      future keys share its last row, and a past key at distance x gets row max_length - x. Here it is what
+      their comments describe, the signed distance, unless `one_sided` asks for what their code computes:
+      randomized(transformer_xl) with the base's distance "future", whose row r stands for a key r tokens ahead.
     * Their random stream is not reproduced, only its distribution.
 
 How distances travel: `positions` returns 0 followed by the drawn distances, an ascending sequence. Since a
@@ -50,6 +51,7 @@ class Randomized(EncodingWrapper):
         draw: Literal["auto", "positions", "distances"] = "auto"
         at_evaluation: Literal["draw", "plain"] = "draw"
         both_sides: bool = False
+        one_sided: bool = False
 
     title = "Randomized positions"
     paper = "Ruoss et al. 2023, arXiv 2305.16843"
@@ -78,6 +80,10 @@ class Randomized(EncodingWrapper):
         self.draws_distances = options.draw == "distances" or (options.draw == "auto" and by_distance)
         if options.both_sides and not self.draws_distances:
             raise SpecError("randomized has two sides only when it draws distances; leave out both_sides")
+        if options.one_sided and (geometry.causal or not (self.draws_distances and uses.adjusts)):
+            raise SpecError(
+                "randomized is one_sided only as the released code is: over transformer_xl, where the future is visible"
+            )
         if inner.longest_length is not None and inner.longest_length < options.max_length:
             raise SpecError(
                 f"randomized draws positions up to {options.max_length - 1}, but {inner.label} has "
@@ -129,7 +135,7 @@ class Randomized(EncodingWrapper):
     def bias(self, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> Float[Tensor, "h q k"] | None:
         if not self.draws_distances:
             return self.inner.bias(q_at, k_at)
-        distinct, column = drawn_offsets(q_at, k_at, self.options.both_sides).unique(return_inverse=True)
+        distinct, column = self._offsets(q_at, k_at).unique(return_inverse=True)
         values = self.inner.bias_by_offset(distinct)
         return None if values is None else values[:, column]
 
@@ -137,8 +143,12 @@ class Randomized(EncodingWrapper):
         if not (self.draws_distances and self.inner.capabilities.adjusts):
             return self.inner.adjust(scores)
         # Drawn distances are no differences of positions, except within one row: there the query can be put at 0.
-        offset = drawn_offsets(scores.q_at, scores.k_at, self.options.both_sides)
+        offset = self._offsets(scores.q_at, scores.k_at)
         return torch.cat([self.inner.adjust(one_row(scores, row, offset[row])) for row in range(len(offset))], dim=2)
+
+    def _offsets(self, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> Int[Tensor, "q k"]:
+        offset = drawn_offsets(q_at, k_at, self.options.both_sides)
+        return offset.clamp(min=1) - self.options.max_length if self.options.one_sided else offset
 
     def _draw_distances(self, length: int, generator: torch.Generator) -> Int[Tensor, " t"]:
         drawn = draw_ascending(length - 1, 1, self.options.max_length, generator)
