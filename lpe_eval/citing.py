@@ -26,6 +26,9 @@ from lpe_eval.spec.tasks import PerplexityTask, read_task, task_names
 _TOLD_WITH = {"nonoverlap": "alibi", "sliding": "alibi", "last": "dape"}
 """The encoding whose paper a protocol comes from."""
 
+_TRAINED_WITH = {"dape": "dape"}
+"""The same for how encoders of problems are trained; `deepmind` is of the paper that every problem cites."""
+
 _WORD = re.compile(r"[A-Za-z][\w-]*")
 
 
@@ -150,8 +153,9 @@ def _protocols(spec: Mapping[str, Any]) -> Iterator[_Cited]:
 
 def _of_problems(spec: Mapping[str, Any]) -> Iterator[_Cited]:
     protocol = spec.get("protocol")
-    if isinstance(protocol, Mapping) and protocol.get("bibtex"):
-        yield _Cited(f"the protocol {protocol.get('name')}", str(protocol["bibtex"]))
+    name = protocol.get("name") if isinstance(protocol, Mapping) else None
+    if name in _TRAINED_WITH:
+        yield _Cited(f"the protocol {name}", ENCODINGS.load(_TRAINED_WITH[name]).bibtex)
 
 
 def _tasks() -> list[PerplexityTask]:

@@ -22,6 +22,7 @@ from lpe_eval.model.transformer import Transformer
 from lpe_eval.registry import CORPORA, ENCODINGS, PROBLEMS
 from lpe_eval.report.citations import Entry, entries, once_each, own_entry
 from lpe_eval.report.reading import csv_bytes
+from lpe_eval.spec.che_spec import read_protocol
 from lpe_eval.spec.model_spec import CheckpointSpec
 from lpe_eval.spec.tasks import read_task, task_names
 
@@ -216,6 +217,13 @@ def test_problems_are_cited_by_their_class():
     assert cited(rows=[{"task": "parity_check", "level": "regular", "encoding": "none"}]) == {
         "deletang2022chomsky", "ruoss2023randomized", "kazemnejad2023nope",
     }  # fmt: skip
+
+
+def test_a_protocol_of_problems_is_cited_where_its_paper_is_another_than_the_problems():
+    rows = [{"task": "parity_check", "level": "regular", "encoding": "none"}]
+    plain = {"deletang2022chomsky", "ruoss2023randomized", "kazemnejad2023nope"}
+    for name, more in {"deepmind": set(), "quick": set(), "dape": {"zheng2024dape"}}.items():
+        assert cited({"protocol": read_protocol(name).model_dump(mode="json")}, rows=rows) == plain | more
 
 
 MEMBERS: list[tuple[str, type[Any]]] = [
