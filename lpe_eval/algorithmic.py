@@ -37,14 +37,14 @@ class CheOutcome(NamedTuple):
     Attributes:
         folder: where it is.
         rows: every row of `che.csv`, in its order.
-        failed: cells that failed.
+        failed: of each cell that failed, which it is and why.
         misfits: why some models cannot be asked something that was, a sentence each.
         figures: the files of all figures.
     """
 
     folder: Path
     rows: list[CheRow]
-    failed: int
+    failed: list[str]
     misfits: list[str]
     figures: list[Path]
 
@@ -100,7 +100,9 @@ def evaluate(spec: CheSpec, out: Path | None, overwrite: bool, progress: Progres
         figures = draw(rows, folder.directory / "figures")
         folder.write_provenance(publishable({**facts, **end(start, time.monotonic() - began)}))
         held = folder.cells(order)
-        failed = sum(held[name].failed for name in order)
+        failed = [
+            f"{model} on {task}: {held[model, task].rows[0].note}" for model, task in order if held[model, task].failed
+        ]
         misfits = _misfits(row for name in order for row in held[name].rows)
         return CheOutcome(folder.directory, rows, failed, misfits, figures)
 

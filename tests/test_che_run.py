@@ -62,7 +62,7 @@ def protocol_file(tmp_path: Path) -> Path:
 def test_a_training_leaves_rows_checkpoints_and_figures(tmp_path):
     out = tmp_path / "run"
     outcome = trained(out, ["rope", "dape(kerple_log)"], ["even_pairs", "reverse_string"])
-    assert (outcome.failed, outcome.misfits) == (0, [])
+    assert (outcome.failed, outcome.misfits) == ([], [])
     rows = lines(out / "che.csv")
     assert len(rows) == 2 * 2 * 2 * 4 * 2  # encodings, tasks, runs, lengths, metrics
     assert {row["in_range"] for row in rows if int(row["length"]) <= 8} == {"1"}
@@ -165,7 +165,7 @@ def test_a_solved_task_ends_its_training(tmp_path):
 
 def test_a_run_that_diverges_is_told_and_never_chosen(tmp_path):
     outcome = trained(tmp_path, protocol=tiny(learning_rates=(1e30, 1e-3), seeds=(1,)))
-    assert outcome.failed == 0
+    assert outcome.failed == []
     lost, fine = ([row for row in lines(tmp_path / "che.csv") if row["run_index"] == index] for index in "01")
     assert {(row["status"], row["value"]) for row in lost} == {("error", "")}
     assert "diverged by step" in lost[0]["note"]
@@ -230,7 +230,7 @@ def test_what_cannot_be_is_one_sentence_and_the_other_cells_still_run(tmp_path, 
 def test_an_encoding_without_a_bidirectional_form_has_cells_that_say_so(tmp_path):
     key = {"name": "alibi", "form": "key"}
     outcome = trained(tmp_path, [key, "rope"])
-    assert outcome.failed == 0
+    assert outcome.failed == []
     (sentence,) = outcome.misfits
     assert "causal models only" in sentence
     rows = lines(tmp_path / "che.csv")
@@ -286,7 +286,7 @@ def test_a_third_party_problem_works_by_name(tmp_path, monkeypatch):
     point = importlib.metadata.EntryPoint("first_bit", "third_party:FirstBit", "lpe_eval.problems")
     monkeypatch.setattr(registry, "_entry_points", lambda group: (point,) if group == "lpe_eval.problems" else ())
     outcome = trained(tmp_path, tasks=["first_bit"])
-    assert outcome.failed == 0
+    assert outcome.failed == []
     rows = lines(tmp_path / "che.csv")
     assert {(row["task"], row["task_version"], row["status"]) for row in rows} == {("first_bit", "0", "ok")}
 

@@ -38,6 +38,7 @@ from lpe_eval.model.checkpoints.fairseq import Fairseq
 from lpe_eval.model.checkpoints.gpt_neox import GptNeox
 from lpe_eval.model.checkpoints.huggingface import HuggingFace
 from lpe_eval.model.checkpoints.native import Native
+from lpe_eval.model.encoder_folder import load_encoder, read_encoder_config
 from lpe_eval.model.foreign.fairseq_args import read_args
 from lpe_eval.model.foreign.neox_config import read_config, refuse_unsupported
 from lpe_eval.model.foreign.neox_vocabulary import real_symbols, vocabulary_of
@@ -48,10 +49,14 @@ from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.plain import Unreadable, json_of, printable, read_plain, yaml_of
 from lpe_eval.registry import ENCODINGS
+from lpe_eval.report.baseline import write_baseline
+from lpe_eval.report.che_entries import che_entries
+from lpe_eval.report.che_folder import CheFolder
 from lpe_eval.report.reading import read_csv, read_run
 from lpe_eval.report.statistics import summarise
 from lpe_eval.report.store import open_run
 from lpe_eval.report.training_folder import LogRow, TrainingFolder
+from lpe_eval.spec.che_spec import CheSpec, read_protocol
 from lpe_eval.spec.che_task import ProblemTask
 from lpe_eval.spec.corpus_spec import CorpusSpec
 from lpe_eval.spec.encoding_spec import EncodingSpec
@@ -62,6 +67,7 @@ from lpe_eval.spec.speed_spec import SpeedSpec, parse_encodings, parse_modes
 from lpe_eval.spec.tasks import PerplexityTask, load_yaml, parse_spec, read_task
 from lpe_eval.spec.train_spec import TrainSpec
 from lpe_eval.table import BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
+from tests.test_che_run import tiny, trained
 from tests.test_perplexity import checkpoint
 
 TOTAL = int(os.environ.get("LPE_EVAL_FUZZ", "0"))
@@ -452,7 +458,51 @@ def run_readers(home: Path) -> list[Reader]:
     ]  # fmt: skip
 
 
-ROOMS = (spec_readers, reference_readers, checkpoint_readers, text_readers, run_readers)
+def problem_readers(home: Path) -> list[Reader]:
+    folder, kept = home / "che", ("che.csv", "by_string.parquet", "provenance.json", "spec.yaml")
+    spec = {"encodings": ["rope"], "tasks": ["even_pairs"], "protocol": tiny(steps=2, layers=1).model_dump()}
+    trained(folder, protocol=tiny(steps=2, layers=1))
+    (encoder,) = (folder / "checkpoints").iterdir()
+    whole = {name: (folder / name).read_bytes() for name in kept}
+    config, weights = ((encoder / name).read_bytes() for name in ("config.yaml", "even_pairs.safetensors"))
+    (cell,) = (folder / "cells").iterdir()
+    held, run = cell.read_bytes(), json.loads((folder / "run.json").read_bytes())["run"]
+
+    def opened(content: bytes, name: str) -> None:
+        put(encoder / "config.yaml", config)
+        put(encoder / "even_pairs.safetensors", weights)
+        put(encoder / name, content)
+        found = read_encoder_config(encoder)
+        for task in found.tasks:
+            load_encoder(encoder, found, task, torch.device("cpu"))
+
+    def judged(content: bytes, name: str) -> None:
+        for other, known in whole.items():
+            put(folder / other, known)
+        put(folder / name, content)
+        each(lambda: che_entries(folder, "fuzz"), lambda: write_baseline(folder, "fuzz", True))
+
+    def resumed(content: bytes) -> None:
+        put(folder / "spec.yaml", whole["spec.yaml"])
+        put(cell, content)
+        with CheFolder(folder, CheSpec.model_validate(spec).model_dump(mode="json"), run, False) as again:
+            again.collect([("rope", "even_pairs")])
+            again.collect_strings([("rope", "even_pairs")])
+
+    return [
+        Reader("config of encoders", anything(config) | altered(yaml.safe_load(config)).map(in_yaml),
+               lambda content: opened(content, "config.yaml")),
+        Reader("weights of an encoder", anything(weights),
+               lambda content: opened(content, "even_pairs.safetensors"), 0.5),
+        *(Reader(f"problems: {name}", anything(whole[name]), lambda content, name=name: judged(content, name), 0.5)
+          for name in kept),
+        Reader("a cell of problems", anything(held) | altered(json.loads(held)).map(in_json), resumed),
+        Reader("protocol of problems", anything(in_yaml(tiny().model_dump())),
+               lambda content: read_protocol(str(put(home / "p.yaml", content)))),
+    ]  # fmt: skip
+
+
+ROOMS = (spec_readers, reference_readers, checkpoint_readers, text_readers, run_readers, problem_readers)
 
 
 @pytest.fixture(scope="module")

@@ -8,20 +8,22 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
 from lpe_eval.report.store import read_run
+from lpe_eval.spec.che_checkpoint import released_encoders
 from tests.test_perplexity import checkpoint
 from tests.warm import Warm, warm
 
@@ -119,6 +121,38 @@ def loop(path: str) -> None:
 def neox(yml: str) -> None:
     put("neox/global_step1/layer_00-model_00-model_states.pt", b"junk")
     put("neox/configs/a.yml", yml)
+
+
+def che(*more: str) -> list[str]:
+    few = ["--tasks", "even_pairs", "--lengths", "10", "--samples", "4", "--device", "cpu"]
+    return ["che", "-m", "rope", *few, "-q", "--out", "out", *more]
+
+
+def encoders(
+    config: str | bytes | None = None,
+    weights: Callable[[bytes], bytes] = lambda content: content,
+    tasks: Sequence[tuple[Any, ...]] = (),
+    **changes: object,
+) -> None:
+    """A released folder of encoders as `rope`, changed: its config, or what that says of even_pairs."""
+    source = next(Path(each) for each in released_encoders() if Path(each).name == "rope")
+    put("rope/even_pairs.safetensors", weights((source / "even_pairs.safetensors").read_bytes()))
+    plain = yaml.safe_load((source / "config.yaml").read_text())
+    plain["tasks"] = {"even_pairs": plain["tasks"]["even_pairs"]}
+    for *place, last, value in tasks:
+        inner = plain["tasks"]["even_pairs"]
+        for name in place:
+            inner = inner[name]
+        inner[last] = value
+    put("rope/config.yaml", yaml.safe_dump({**plain, **changes}) if config is None else config)
+
+
+def spoilt() -> None:
+    """Makes a weight of even_pairs NaN."""
+    weights = load_file("rope/even_pairs.safetensors")
+    first = min(weights)
+    weights[first] = torch.full_like(weights[first], float("nan"))
+    save_file(weights, "rope/even_pairs.safetensors")
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -372,6 +406,39 @@ ROWS = [
     Row("a speed measurement whose spec was damaged", ["speed", "--encoding", "alibi", "--lengths", "8", "--out",
         "new"],
         1, "new holds another measurement", lambda: put("new/spec.yaml", b"\xff")),
+    # Algorithmic problems.
+    Row("encoders of a path of 5000 characters", ["che", "-m", "y" * 5000], 1, "File name too long"),
+    Row("encoders whose config is empty", che(), 2, "rope/config.yaml is no config of encoders",
+        lambda: encoders(config="")),
+    Row("encoders whose config is a YAML bomb", che(), 2, "uses a YAML alias", lambda: encoders(config=BOMB)),
+    Row("encoders whose config is binary", che(), 2, "rope/config.yaml", lambda: encoders(config=b"\xff\x00")),
+    Row("encoders of another kind", che(), 2, "is no config of encoders: it has no kind: che",
+        lambda: encoders(kind="ppl")),
+    Row("encoders of a newer schema", che(), 2, "has schema 99, this program knows 1", lambda: encoders(schema=99)),
+    Row("encoders with a key of another program", che(), 2, "rope/config.yaml: mine: Extra inputs",
+        lambda: encoders(mine=1)),
+    Row("encoders of an encoding that does not exist", che(), 2, "did you mean rope", lambda: encoders(
+        tasks=[("model", "encoding", "name", "ropee")])),
+    Row("an encoder whose weights are gone", che(), 4, "even_pairs.safetensors is not a readable safetensors file",
+        lambda: (encoders(), Path("rope/even_pairs.safetensors").unlink())),
+    Row("an encoder whose weights are cut", che(), 4, "is not a readable safetensors file",
+        lambda: encoders(weights=lambda content: content[:100])),
+    Row("an encoder of another shape", che(), 4, "shape", lambda: encoders(tasks=[("model", "width", 32)])),
+    Row("an encoder with weights that are not numbers", che(), 4, "holds numbers that are not finite",
+        lambda: (encoders(), spoilt())),
+    Row("a problem of another version", che(), 0, "even_pairs", lambda: encoders(tasks=[("task_version", 7)])),
+    Row("a problem that no encoder has", che("--tasks", "even_pears"), 2, "did you mean even_pairs", encoders),
+    Row("strings of length 0", che("--lengths", "0"), 2, "length", encoders),
+    Row("strings of 10^9 tokens", che("--lengths", str(10**9)), 2, "length", encoders),
+    Row("no strings", che("--samples", "0"), 2, "samples", encoders),
+    Row("a single string", che("--samples", "1"), 0, "even_pairs", encoders),
+    Row("answers into a folder with other files", che("--out", "tiny"), 1, "holds files that are no run of che",
+        encoders),
+    Row("answers into a run of perplexity", che("--out", "finished"), 1, "finished holds", encoders),
+    Row("a protocol of problems that is no YAML", ["che", "--train", "--encoding", "rope", "--protocol", "a.yaml"], 2,
+        "a.yaml", lambda: put("a.yaml", "steps: [")),
+    Row("a baseline of problems that is none", che("--baseline", "nobody"), 2, "no run or baseline named 'nobody'",
+        encoders),
 ]  # fmt: skip
 
 

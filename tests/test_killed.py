@@ -16,6 +16,8 @@ import yaml
 from lpe_eval import table
 from lpe_eval.report.reading import read_csv
 from lpe_eval.report.store import read_run
+from lpe_eval.spec.fingerprint import spec_text
+from tests.test_che_run import tiny
 from tests.test_perplexity import checkpoint
 from tests.warm import Warm, warm
 
@@ -46,6 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"encoding": "alibi", "width": 16, "layers": 1, "heads": 2, "mlp_width": 32, "train_length": 16},
     }  # fmt: skip
     (folder / "train.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "tiny.yaml").write_text(spec_text(tiny(name="tiny", steps=40, check_every=4)))
     return folder
 
 
@@ -57,6 +60,11 @@ def ppl(out: str, *models: str) -> list[str]:
 
 def train(out: str) -> list[str]:
     return ["run", "train.yaml", "-q", "--out", out]
+
+
+def che(out: str) -> list[str]:
+    what = ["--encoding", "rope,alibi", "--tasks", "even_pairs,parity_check,bucket_sort", "--protocol", "tiny.yaml"]
+    return ["che", "--train", *what, "--device", "cpu", "-q", "--out", out]
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +88,16 @@ def killed_until_it_ends(
     seconds: float,
     done: Callable[[Path], int],
     check: Callable[[Path], None],
+    enough: int = KILLS,
 ) -> list[Path]:
-    """Folders of which each was killed a few times; together at least `KILLS` times.
+    """Folders of which each was killed a few times; together at least `enough` times.
 
     Every second moment is drawn from the whole time that a run takes, of which starting and drawing are a
     large part, and every other one soon after a drawn number of further pieces is on disk.
     """
     moments = random.Random(20)
     kills, folders = 0, []
-    while kills < KILLS:
+    while kills < enough:
         folder = place / f"killed {argv('x')[0]} {len(folders)}"
         folders.append(folder)
         for _ in range(8):
@@ -165,6 +174,31 @@ def test_a_training_killed_at_twenty_random_moments_ends_with_the_same_weights(
         }  # fmt: skip
     # Whether a kill falls before the first snapshot is luck; that some fall after it is not.
     assert True in snapshots
+
+
+def test_encoders_whose_training_is_killed_end_with_the_same_tables_and_weights(lpe_eval: Warm, place: Path):
+    seconds = seconds_of(lpe_eval, che("problems"), place)
+    whole = (place / "problems" / "che.csv").read_text().splitlines()
+    cells: set[int] = set()
+
+    def check(folder: Path) -> None:
+        cells.add(done(folder))
+        if (folder / "che.csv").exists():
+            assert set((folder / "che.csv").read_text().splitlines()) <= set(whole)
+        for config in folder.glob("checkpoints/*/config.yaml"):
+            for task in yaml.safe_load(config.read_text())["tasks"]:
+                assert (config.parent / f"{task}.safetensors").exists(), "what a config names is there"
+
+    def done(folder: Path) -> int:
+        return len(list(folder.glob("cells/*.json")))
+
+    for folder in killed_until_it_ends(lpe_eval, place, che, seconds, done, check, enough=8):
+        names = ["che.csv", "summary.csv", "training.csv", "by_string.parquet", "spec.yaml", "run.json"]
+        names += [str(path.relative_to(place / "problems")) for path in (place / "problems").glob("checkpoints/*/*")]
+        assert len(names) == 6 + 2 * (3 + 1)
+        for name in names:
+            assert (folder / name).read_bytes() == (place / "problems" / name).read_bytes(), name
+    assert len(cells) > 1, "the moments are spread over the run"
 
 
 def test_a_training_that_has_ended_is_not_run_again(lpe_eval: Warm, place: Path, undisturbed: float):

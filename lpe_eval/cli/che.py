@@ -114,7 +114,8 @@ def evaluated(spec: "CheSpec", out: Path | None, overwrite: bool, quiet: bool, b
     if opened:
         compared(comparing.compare(outcome.folder, opened, comparing.Rules()))
     if outcome.failed:
-        raise SomeCellsFailed(f"{outcome.failed} of the cells have no value; their notes stand in che.csv")
+        more = f"; {len(outcome.failed) - 1} more, whose notes stand in che.csv" if len(outcome.failed) > 1 else ""
+        raise SomeCellsFailed(f"there is no value for {outcome.failed[0]}{more}")
     if outcome.misfits:
         raise SpecError(f"not every model could be asked everything: {'; '.join(outcome.misfits)}")
 

@@ -69,7 +69,7 @@ def load_encoder(folder: Path, config: CheCheckpointSpec, task: str, device: tor
     """The encoder of one task, in float32 and ready to answer.
 
     Raises:
-        CheckpointError: the weights are missing, damaged, or do not fit.
+        CheckpointError: the weights are missing, damaged, not finite, or do not fit.
         SpecError: the encoding does not exist or does not fit.
     """
     path = folder / f"{task}.safetensors"
@@ -79,6 +79,9 @@ def load_encoder(folder: Path, config: CheCheckpointSpec, task: str, device: tor
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     fill(model, weights, path)
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path} holds numbers that are not finite, in {broken[0]}; train it anew")
     return model.to(device).eval()
 
 

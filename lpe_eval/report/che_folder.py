@@ -39,12 +39,16 @@ from lpe_eval.plain import Unreadable, json_of, read_plain, yaml_of
 from lpe_eval.report.atomic import PARTIAL
 from lpe_eval.report.che_summary import SUMMARY_COLUMNS, summary_records
 from lpe_eval.report.lock import LOCK, HeldFolder
-from lpe_eval.report.reading import MARKER, csv_bytes, read_marker, typed_frame
+from lpe_eval.report.reading import MARKER, UNFIT, csv_bytes, read_marker, require_kinds, typed_frame
+from lpe_eval.spec.che_checkpoint import TrainedTask
 from lpe_eval.table import CheRow, StringCounts
 
 _TABLES = ("che.csv", "summary.csv", "by_string.parquet", "training.csv", "provenance.json", "spec.yaml", MARKER)
 _FOLDERS = ("cells", "snapshots", "checkpoints", "figures")
 """With the tables, all that a run writes; removed in this order, so that the marker goes last."""
+
+_COUNTS = table.BY_STRING[4:]
+"""What `by_string.parquet` says of a string beyond which cell it is of."""
 
 LOG_COLUMNS = (
     *("encoding", "task", "run_index", "seed", "learning_rate", "step"),
@@ -229,7 +233,7 @@ class CheFolder(HeldFolder):
             if content["schema"] != table.SCHEMA or content["run"] != self.run:
                 return []
             return _cell(content)
-        except (Unreadable, KeyError, TypeError, ValueError):
+        except (Unreadable, *UNFIT):
             return []
 
 
@@ -241,8 +245,19 @@ def slug_of(name: str) -> str:
 def _cell(content: Mapping[str, Any]) -> list[tuple[CellName, CheCell]]:
     model, task = content["cell"]
     rows = [CheRow(*row) for row in content["rows"]]
+    # A cell that is kept must be one whose tables can be read back.
+    require_kinds(table.CHE, rows)
+    if not rows or {(row.model, row.task) for row in rows} != {(model, task)}:
+        raise ValueError("a cell has rows, all of its model and task")
     log, strings = ([list(each) for each in content[name]] for name in ("log", "strings"))
-    return [((model, task), CheCell(rows, log, content["chosen"], [StringCounts(*each) for each in strings]))]
+    counts = [StringCounts(*each) for each in strings]
+    for each in counts:
+        pairs = list(enumerate(zip(each.n_correct, each.n_tokens, strict=True)))
+        require_kinds(_COUNTS, [(each.length, each.test_set, place, *pair) for place, pair in pairs])
+    chosen = content["chosen"]
+    if chosen is not None:
+        TrainedTask.model_validate(chosen)
+    return [((model, task), CheCell(rows, log, chosen, counts))]
 
 
 def _file_name(name: CellName) -> str:

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,9 @@ MARKER = "run.json"
 
 UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What is raised where a stored value is not of the kind that its column declares."""
+
+
+_KINDS: dict[str, tuple[type, ...]] = {"string": (str,), "Int64": (int,), "float64": (int, float), "boolean": (bool,)}
 
 
 class Run(NamedTuple):
@@ -112,6 +115,20 @@ def typed_frame(columns: tuple[Column, ...], records: Iterable[Iterable[Any]]) -
     values = list(zip(*records, strict=True)) or [()] * len(columns)
     pairs = zip(columns, values, strict=True)
     return pd.DataFrame({column.name: pd.Series(list(found), dtype=column.kind) for column, found in pairs})
+
+
+def require_kinds(columns: tuple[Column, ...], records: Iterable[Sequence[Any]]) -> None:
+    """Nothing, if a table can be made of the records and read back; missing values are None.
+
+    Raises:
+        ValueError: a value is not of its column's type, or of those in `UNFIT`.
+    """
+    records = list(records)
+    typed_frame(columns, records)
+    for record in records:
+        for column, value in zip(columns, record, strict=True):
+            if value is not None and type(value) not in _KINDS[column.kind]:
+                raise ValueError(f"{column.name} cannot be {value!r}")
 
 
 def csv_bytes(columns: tuple[Column, ...], records: Iterable[Iterable[Any]]) -> bytes:

@@ -34,13 +34,21 @@ from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, printable
 from lpe_eval.report.atomic import PARTIAL, write_atomically
 from lpe_eval.report.lock import LOCK, HeldFolder
-from lpe_eval.report.reading import MARKER, UNFIT, Run, csv_bytes, read_marker, read_run, typed_frame
-from lpe_eval.table import CellKey, Column, Measurement
+from lpe_eval.report.reading import (
+    MARKER,
+    UNFIT,
+    Run,
+    csv_bytes,
+    read_marker,
+    read_run,
+    require_kinds,
+    typed_frame,
+)
+from lpe_eval.table import CellKey, Measurement
 
 __all__ = ["Run", "RunStore", "open_run", "read_run"]
 
 _PROBE = ".probe"
-_KINDS: dict[str, tuple[type, ...]] = {"string": (str,), "Int64": (int,), "float64": (int, float), "boolean": (bool,)}
 _FILES = ("rows.csv", "cost.csv", "by_document.parquet", "by_position.parquet", "provenance.json", "spec.yaml", MARKER)
 """In the order of removal: while the marker is there, the folder is a run's."""
 
@@ -229,14 +237,6 @@ def _stored(path: Path, run: str) -> list[tuple[CellKey, _Cell]]:
         raise OutputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _require_kinds(columns: tuple[Column, ...], records: list[list[Any]]) -> None:
-    typed_frame(columns, records)
-    for record in records:
-        for column, value in zip(columns, record, strict=True):
-            if value is not None and type(value) not in _KINDS[column.kind]:
-                raise ValueError(f"{column.name} cannot be {value!r}")
-
-
 def _key(parts: list[Any]) -> CellKey:
     kinds = [list(map(type, parts)) == [str, str, int, each] for each in (int, type(None))]
     if not any(kinds):
@@ -251,8 +251,8 @@ def _cell(content: dict[str, Any]) -> _Cell:
     if not rows or any(len(row) != width for row in rows):
         raise ValueError(f"a row must have {width} columns")
     # A cell that is kept must be one whose table can be read back.
-    _require_kinds(table.ROWS, rows)
-    _require_kinds(table.COST, [] if content["cost"] is None else [content["cost"]])
+    require_kinds(table.ROWS, rows)
+    require_kinds(table.COST, [] if content["cost"] is None else [content["cost"]])
     blocks = typed_frame(table.BY_DOCUMENT, [[*where, *block] for block in content["blocks"]])
     positions = typed_frame(table.BY_POSITION, [[*where, *position] for position in content["positions"]])
     return _Cell(str(content["status"]), rows, content["cost"], blocks, positions)
