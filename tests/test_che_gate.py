@@ -34,7 +34,7 @@ def scored(model: Path, out: Path, *flags: object):
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of a released encoder, under a name that does not depend on where it lies."""
     place = tmp_path_factory.mktemp("encoders") / "rope"
-    shutil.copytree(next(each for each in released_encoders() if Path(each).name == "rope"), place)
+    shutil.copytree(released_encoders()["rope"], place)
     return place
 
 
@@ -140,6 +140,11 @@ def test_a_damaged_folder_is_one_sentence(baseline: Path, tmp_path: Path, damage
     assert damage in result.output.replace("\n", "")
 
 
+def test_a_released_encoder_is_known_by_its_name_wherever_the_program_lies(tmp_path: Path):
+    assert scored(Path("rope"), tmp_path / "run", "--tasks", "even_pairs").exit_code == 0
+    assert "models:\n- rope\n" in (tmp_path / "run" / "spec.yaml").read_text()
+
+
 def test_perplexity_and_problems_have_nothing_to_compare(baseline: Path):
     result = command("compare", baseline, "--baseline", "released")
     assert result.exit_code == 2
@@ -148,7 +153,7 @@ def test_perplexity_and_problems_have_nothing_to_compare(baseline: Path):
 
 def test_every_released_encoder_stands_in_the_baseline_of_the_released_ones():
     held = {str(entry.row["model"]) for entry in che_entries(Path("results/baselines/released-che"), "released-che")}
-    assert held == {read_encoder_config(Path(place)).name for place in released_encoders()}
+    assert held == {read_encoder_config(place).name for place in released_encoders().values()}
 
 
 # Simulation: strings of one answer token, right or wrong.

@@ -135,7 +135,7 @@ def encoders(
     **changes: object,
 ) -> None:
     """A released folder of encoders as `rope`, changed: its config, or what that says of even_pairs."""
-    source = next(Path(each) for each in released_encoders() if Path(each).name == "rope")
+    source = released_encoders()["rope"]
     put("rope/even_pairs.safetensors", weights((source / "even_pairs.safetensors").read_bytes()))
     plain = yaml.safe_load((source / "config.yaml").read_text())
     plain["tasks"] = {"even_pairs": plain["tasks"]["even_pairs"]}

@@ -31,8 +31,8 @@ def che(
         typer.Option(
             "--model",
             "-m",
-            help="Score a folder of encoders, or all those that a --train left in its folder. Repeat it for several. "
-            "Default: the released ones.",
+            help="Score a folder of encoders, all those that a --train left in its folder, or a released one by its "
+            "name. Repeat it for several. Default: the released ones.",
         ),
     ] = None,
     tasks: Annotated[str, typer.Option(help="Problems with commas, or all.")] = "all",
@@ -133,7 +133,7 @@ def _checkpoints(given: list[str] | None, fields: dict[str, Any]) -> dict[str, A
             "lpe-eval che --train --encoding rope"
         )
     return {
-        "models": released,
+        "models": list(released),
         "lengths": fields["lengths"] or list(_BRIEF_LENGTHS),
         "samples": fields["samples"] or _BRIEF_SAMPLES,
     }

@@ -8,6 +8,7 @@ from lpe_eval.data.problem import Problem, open_problem
 from lpe_eval.errors import UnknownName
 from lpe_eval.model.encoder_folder import encoder_folders, read_encoder_config
 from lpe_eval.registry import ENCODINGS
+from lpe_eval.spec.che_checkpoint import released_encoders
 from lpe_eval.spec.che_spec import CheProtocol, CheSpec
 from lpe_eval.spec.che_task import problem_task_names, read_problem_task
 from lpe_eval.spec.encoding_spec import EncodingSpec
@@ -57,7 +58,7 @@ def _to_train(spec: CheSpec) -> list[PlannedCell]:
 
 
 def _to_score(spec: CheSpec) -> list[PlannedCell]:
-    places = [found for path in spec.models for found in encoder_folders(Path(path))]
+    places = [found for model in spec.models for found in encoder_folders(_place(model))]
     configs = [read_encoder_config(place) for place in places]
     names = [config.name for config in configs]
     known = {task for config in configs for task in config.tasks}
@@ -96,3 +97,9 @@ def _refuse_unknown(encoding: EncodingSpec) -> None:
     ENCODINGS.load(encoding.name)
     if encoding.base is not None:
         _refuse_unknown(encoding.base)
+
+
+def _place(model: str) -> Path:
+    """Where a model that was named lies: a folder of the user comes before a released one of the same name."""
+    path = Path(model)
+    return path if path.exists() else released_encoders().get(model, path)

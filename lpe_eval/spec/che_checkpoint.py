@@ -50,6 +50,6 @@ class CheCheckpointSpec(BaseModel):
     tasks: dict[str, TrainedTask]
 
 
-def released_encoders() -> list[str]:
-    """The folders of encoders that ship with the package, sorted."""
-    return sorted(str(path.parent) for path in _RELEASED.glob("*/config.yaml"))
+def released_encoders() -> dict[str, Path]:
+    """The folders of encoders that ship with the package, by their names, sorted."""
+    return {path.parent.name: path.parent for path in sorted(_RELEASED.glob("*/config.yaml"))}
