@@ -132,6 +132,8 @@ def _ended(pid: int, after: float | None) -> int:
 
 def _become(order: Mapping[str, Any]) -> None:
     code = 1
+    # Whoever started the tests in the background may have left Ctrl-C ignored, as nohup does.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         os.chdir(order["cwd"])
         for number, path in enumerate(["/dev/null", *order["streams"]]):
