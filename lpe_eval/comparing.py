@@ -20,7 +20,7 @@ COLUMNS = ("model", "at", "change, %", "allowed", "over", "verdict")
 """`change` is relative, in nats, with its standard error; `over` says from how many of what that was made."""
 
 _WORTH_SEEING = 0.005
-"""A change that a gate should not sleep through."""
+"""A change of a loss that a gate should not sleep through."""
 
 
 class Comparison(NamedTuple):
@@ -118,7 +118,8 @@ def notes(comparison: Comparison) -> list[str]:
         if each.reason and each.verdict not in ("missing", "new"):
             reasons.setdefault(f"{each.verdict}: {each.reason}", []).append(each)
     found += [f"{_places(those)}: {reason}" for reason, those in reasons.items()]
-    blind = [each for each in verdicts if each.verdict == "same" and each.detectable > _WORTH_SEEING]
+    of_loss = [each for each in verdicts if each.metric not in CHE_METRICS]
+    blind = [each for each in of_loss if each.verdict == "same" and each.detectable > _WORTH_SEEING]
     if blind:
         found.append(
             f"{_places(blind)}: a change of {percent(_WORTH_SEEING, '')} may go unseen there; measure more text with "
