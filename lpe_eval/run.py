@@ -31,8 +31,8 @@ from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.run_spec import PerplexitySpec
 from lpe_eval.table import COST, SCHEMA, Facts, Measurement
 
-_BATCH_TOKENS = 16384
-"""Token budget of a batch unless --batch-size says otherwise."""
+_BATCH_TOKENS, _BATCH_TOKENS_CPU = 16384, 4096
+"""Token budget of a batch unless --batch-size says otherwise. What a processor's cache cannot hold makes it slower."""
 
 
 class Estimate(NamedTuple):
@@ -196,10 +196,11 @@ def _measure_model(
         return
     facts = replace(facts, encoding=model.facts.encoding, train_length=model.facts.train_length)
     opened[planned.peek.name] = opened_facts(model)
+    budget = _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS
     for each in planned.plans:
         advance(0, f"{planned.peek.name} at {each.length}")
         per_token = work_per_token(each.length)
-        batch_tokens = _BATCH_TOKENS if spec.batch_size == "auto" else spec.batch_size * each.length
+        batch_tokens = budget if spec.batch_size == "auto" else spec.batch_size * each.length
         yield from measure(
             model,
             planned.selection.documents,

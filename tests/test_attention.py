@@ -11,7 +11,7 @@ from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.attentions.toeplitz import Toeplitz
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, EncodingWrapper, Geometry
-from lpe_eval.model.encodings import dape, dape_v2
+from lpe_eval.model.encodings import cope, dape, dape_v2
 from lpe_eval.model.encodings.fire import Fire
 from lpe_eval.registry import ATTENTIONS, ENCODINGS
 from lpe_eval.spec.encoding_spec import EncodingSpec
@@ -58,6 +58,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attention, "_FEWEST_ROWS", 5)
     monkeypatch.setattr(dape, "_HIDDEN_NUMBERS", 32 * 33 * 2)
     monkeypatch.setattr(dape_v2, "_HIDDEN_NUMBERS", 32 * 35 * 2)
+    monkeypatch.setattr(cope, "_KEYS_AT_ONCE", 7)
     monkeypatch.setattr(toeplitz, "_ROWS", 5)
 
 

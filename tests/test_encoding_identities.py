@@ -216,6 +216,21 @@ def test_cope_counts_keys_back_from_the_query_when_all_gates_are_open() -> None:
         assert close(got[..., visible], wanted[..., visible])
 
 
+def test_cope_stops_counting_only_where_a_count_cannot_change_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that is soon at the last position, one that lands on it at the end of a piece, one that never gets there,
+    one with a row that is late, and one that begins to count far from the query."""
+    monkeypatch.setattr("lpe_eval.model.encodings.cope._KEYS_AT_ONCE", 8)
+    cope, length, at = filled("cope", geometry(5, head_width=4), npos_max=9), 70, torch.arange(70)
+    gates = torch.full((1, 5, length, length), 40.0, dtype=torch.float64)
+    gates[:, 1], gates[:, 2], gates[:, 3, 40], gates[:, 4, :, 20:] = 50.0, -8.0, -2.0, -800.0
+    q = torch.randn(1, 5, length, 4, generator=seeded(), dtype=torch.float64)
+    scores = Scores(gates, None, q, q, torch.ones(length, length, dtype=torch.bool).tril(), at, at)
+    wanted = cope.adjust(scores).detach()
+    with torch.no_grad():
+        got = cope.adjust(scores)
+    assert close(got[..., scores.visible], wanted[..., scores.visible])
+
+
 def test_the_key_form_of_alibi_is_alibi_after_the_softmax() -> None:
     shape = geometry(12)
     by_key, by_distance = build("alibi", shape, form="key").double(), build("alibi", shape).double()

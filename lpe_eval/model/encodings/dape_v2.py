@@ -151,18 +151,22 @@ class DapeV2(EncodingWrapper):
             (slice(max(0, s), max(0, columns + min(0, s))), slice(max(0, -s), max(0, columns - max(0, s))))
             for s in shifts
         ]
+        hidden_keys = ~scores.visible
+        # Only the last keys are hidden from any row, so only they are gone through again.
+        some_hidden = hidden_keys.any(dim=0).nonzero() if self.geometry.causal else hidden_keys.new_zeros(0)
+        late = int(some_hidden[0]) if len(some_hidden) else columns
         for start in range(0, rows, step):
             piece = slice(start, min(start + step, rows))
             count = piece.stop - start
-            some, visible = inputs[:, :count], scores.visible[piece]
+            some, unseen = inputs[:, :count], hidden_keys[piece]
             by_tap = some[:-1].unflatten(0, (taps, -1))
             hidden, part = layer[:, : count * columns], parts[:, : count * columns]
             of_tap = part.unflatten(-1, (count, columns)).unflatten(0, (taps, heads))
             if self.reads_bias:
                 assert bias is not None
-                _spread(by_tap[:, heads:], self._zeroed(bias[:, piece], visible), cells)
+                _spread(by_tap[:, heads:], bias[:, piece], cells, unseen, late)
             for each in range(batch):
-                _spread(by_tap[:, :heads], self._zeroed(logits[each, :, piece], visible), cells)
+                _spread(by_tap[:, :heads], logits[each, :, piece], cells, unseen, late)
                 torch.mm(into_hidden, some.flatten(1), out=hidden)
                 torch.mm(out_of_hidden, F.leaky_relu_(hidden, 0.01), out=part)
                 for tap, (source, target) in enumerate(cells):
@@ -170,7 +174,18 @@ class DapeV2(EncodingWrapper):
         return out
 
 
-def _spread(taps: Float[Tensor, "w c q k"], channels: Float[Tensor, "c q k"], cells: list[tuple[slice, slice]]) -> None:
-    """Writes what each tap reads; the cells it finds outside the row stay zero."""
+def _spread(
+    taps: Float[Tensor, "w c q k"],
+    channels: Float[Tensor, "c q k"],
+    cells: list[tuple[slice, slice]],
+    hidden: Bool[Tensor, "q k"],
+    late: int,
+) -> None:
+    """Writes what each tap reads: zero for a hidden key, none of which comes before key `late`.
+
+    The cells that a tap finds outside the row are not written.
+    """
     for tap, (source, target) in zip(taps, cells, strict=True):
         tap[..., target] = channels[..., source]
+        first = max(late, source.start)
+        tap[..., target.start + first - source.start : target.stop].masked_fill_(hidden[:, first : source.stop], 0)
