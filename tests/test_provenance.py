@@ -115,6 +115,28 @@ def test_the_home_directory_is_written_as_a_tilde(given: Any, told: Any):
     assert publishable(given, ["/home/al/"]) == told
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("/home/al/eval/out", "out"),
+        ("/home/al/eval//out/", "out/"),
+        ("/home/al/eval", "."),
+        ("/home/al/eval/", "."),
+        ("mine=/home/al/eval/x,/home/al/eval/y", "mine=x,y"),
+        ("/home/al/evaluation/x", "~/evaluation/x"),
+        ("/data/home/al/eval/x", "/data/home/al/eval/x"),
+        ("/home/al/x", "~/x"),
+    ],
+)
+def test_what_lies_in_the_current_directory_is_told_from_there(given: str, told: str):
+    assert publishable({"argv": [given]}, ["/home/al"], "/home/al/eval/") == {"argv": [told]}
+
+
+@pytest.mark.parametrize("here", ["/", "/home/al"])
+def test_a_current_directory_that_is_the_root_or_the_home_makes_no_path_relative(here: str):
+    assert publishable("/home/al/x:/data", ["/home/al"], here) == "~/x:/data"
+
+
 def test_a_home_that_is_the_root_hides_nothing():
     assert publishable("/data/x", ["/"]) == "/data/x"
 

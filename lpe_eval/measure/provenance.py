@@ -1,7 +1,7 @@
 """Where a number came from: code, machine, libraries, command, cost. What was measured is added by the caller.
 
 A provenance file may be published, so nothing in it tells whose machine it was: no path of the interpreter,
-no name of host or user, and the home directory is written `~`.
+no name of host or user, the home directory is written `~`, and what lies in the current directory is told from there.
 
 Choices:
     * The commit is that of the folder this file lies in, never of the user's current one, whatever git is told
@@ -89,19 +89,27 @@ def invocation(argv: Sequence[str]) -> list[str]:
     return ["lpe-eval" if program in ("", "__main__.py") else program, *argv[1:]]
 
 
-def publishable(value: Any, homes: Sequence[str] | None = None) -> Any:
-    """`value` with the home directory written `~` in every text of it; paths become text.
+def publishable(value: Any, homes: Sequence[str] | None = None, here: str | None = None) -> Any:
+    """`value` with paths in the current directory made relative and the home directory written `~`, in every text.
 
     Args:
-        value: mappings, sequences, texts and numbers.
+        value: mappings, sequences, texts and numbers; paths become text.
         homes: names of the home directory; None asks the system.
+        here: the current directory; None asks the system.
     """
     known = [home.rstrip("/") for home in (_homes() if homes is None else homes)]
+    current = (str(Path.cwd()) if here is None else here).rstrip("/")
     # A whole part of a path, from its start: not /home/al of /home/alice, nor /root of /data/root.
     edge = r"\"'\s:,;=?&|()"
     places = [
-        re.compile(rf"(?:(?<=//)|(?<![^{edge}@])){re.escape(home)}(?![^/{edge}])") for home in known if len(home) > 1
+        (re.compile(rf"(?:(?<=//)|(?<![^{edge}@])){re.escape(home)}(?![^/{edge}])"), "~")
+        for home in known
+        if len(home) > 1
     ]
+    if current not in ("", *known):
+        start = rf"(?<![^{edge}@]){re.escape(current)}"
+        inside, itself = re.compile(rf"{start}/+(?=[^/{edge}])"), re.compile(rf"{start}/*(?![^{edge}])")
+        places = [(inside, ""), (itself, "."), *places]
 
     def told(each: Any) -> Any:
         if isinstance(each, Mapping):
@@ -111,8 +119,8 @@ def publishable(value: Any, homes: Sequence[str] | None = None) -> Any:
         if not isinstance(each, str | Path):
             return each
         text = str(each)
-        for place in places:
-            text = place.sub("~", text)
+        for place, told_as in places:
+            text = place.sub(told_as, text)
         return text
 
     return told(value)
