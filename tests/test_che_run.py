@@ -249,6 +249,7 @@ def test_an_encoding_without_a_bidirectional_form_has_cells_that_say_so(tmp_path
         (("--protocol", "quick"), "belongs to --train"),
         (("--train", "--encoding", "rope", "-m", "x"), "one of the two"),
         (("-m", "/nowhere"), "holds no encoders"),
+        (("-m", "rpoe"), "no released encoder (and no folder) named 'rpoe'; did you mean rope?"),
         (("--train", "--encoding", "rope", "--lengths", "abc"), "is no length"),
         (("--train", "--encoding", "rope", "--device", "cuda:77"), "no such device"),
     ],

@@ -101,5 +101,9 @@ def _refuse_unknown(encoding: EncodingSpec) -> None:
 
 def _place(model: str) -> Path:
     """Where a model that was named lies: a folder of the user comes before a released one of the same name."""
-    path = Path(model)
-    return path if path.exists() else released_encoders().get(model, path)
+    path, released = Path(model), released_encoders()
+    if path.exists() or path.name != model:
+        return path
+    if model not in released:
+        raise UnknownName("released encoder (and no folder)", model, released)
+    return released[model]
