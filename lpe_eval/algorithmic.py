@@ -22,7 +22,7 @@ from lpe_eval.measure.provenance import begin, end, publishable
 from lpe_eval.measure.train_problem import Look, ProblemTrainer, SnapshotError
 from lpe_eval.model import encoder_folder as stored
 from lpe_eval.report.che_folder import CellName, CheCell, CheFolder, slug_of
-from lpe_eval.report.che_summary import draw
+from lpe_eval.report.che_summary import che_frame, draw_scores
 from lpe_eval.spec.che_checkpoint import CheCheckpointSpec, TrainedTask
 from lpe_eval.spec.che_spec import CheProtocol, CheSpec
 from lpe_eval.spec.fingerprint import run_id
@@ -97,7 +97,7 @@ def evaluate(spec: CheSpec, out: Path | None, overwrite: bool, progress: Progres
                 folder.collect(order)
         rows = folder.collect(order)
         folder.collect_strings(order)
-        figures = draw(rows, folder.directory / "figures")
+        figures = draw_scores(che_frame(rows), folder.directory / "figures")
         folder.write_provenance(publishable({**facts, **end(start, time.monotonic() - began)}))
         held = folder.cells(order)
         failed = [

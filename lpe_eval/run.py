@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 
 import lpe_eval
@@ -23,10 +22,10 @@ from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import begin, cost, end, publishable
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.plain import json_of
-from lpe_eval.report import plots
+from lpe_eval.report.figures import draw_perplexity, n_tokenizers
 from lpe_eval.report.reading import read_csv
 from lpe_eval.report.statistics import summarise
-from lpe_eval.report.store import Run, open_run, read_run
+from lpe_eval.report.store import open_run, read_run
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.run_spec import PerplexitySpec
 from lpe_eval.table import COST, SCHEMA, Facts, Measurement
@@ -105,12 +104,12 @@ def perplexity(spec: PerplexitySpec, out: Path | None, overwrite: bool, progress
                         measured += 1
                         account(measured)
         run = read_run(store.directory)
-        draw(run, store.directory / "figures")
+        draw_perplexity([run], store.directory / "figures")
         rows = run.rows.to_dict("records")
         failed = {
             (row["model"], row["protocol"], row["length"]) for row in rows if row["status"] in ("failed", "error")
         }
-        return Outcome(store.directory, rows, len(failed), _n_tokenizers([run]))
+        return Outcome(store.directory, rows, len(failed), n_tokenizers([run]))
 
 
 def estimate(spec: PerplexitySpec) -> Estimate:
@@ -134,37 +133,6 @@ def estimate(spec: PerplexitySpec) -> Estimate:
                 rows.append((key.model, key.protocol, str(key.length), str(len(windows)), str(scored), str(fed), told))
     columns = ("model", "protocol", "length", "windows", "scored", "fed", "estimate of the length")
     return Estimate(columns, rows, f"about {total / 60:.1f} minutes in all; protocols of one length share windows")
-
-
-def draw_runs(folders: Sequence[Path], out: Path) -> list[Path]:
-    """Draws several runs in one figure, and the figures of a single run as when it was made."""
-    runs = [read_run(folder) for folder in folders]
-    if len(runs) == 1:
-        return draw(runs[0], out)
-    return _draw_lengths(runs, out)
-
-
-def draw(run: Run, folder: Path) -> list[Path]:
-    """Draws every figure of a run: perplexity by length, and loss by context where it was kept.
-
-    Where models have different tokenizers, bits per byte are drawn too.
-    """
-    written = _draw_lengths([run], folder)
-    if len(run.by_position):
-        written += plots.save(plots.position_figure(run.by_position, run.rows), folder, "loss_by_context")
-    return written
-
-
-def _draw_lengths(runs: Sequence[Run], folder: Path) -> list[Path]:
-    rows = pd.concat([run.rows for run in runs])
-    metrics = ["perplexity"] if _n_tokenizers(runs) < 2 else ["perplexity", "bits_per_byte"]
-    return [path for each in metrics for path in plots.save(plots.perplexity_figure(rows, each), folder, each)]
-
-
-def _n_tokenizers(runs: Sequence[Run]) -> int:
-    models = [model for run in runs for model in run.provenance.get("models", {}).values()]
-    # What decides is the ids of the text: one vocabulary may come in two formats.
-    return len({model.get("ids_fingerprint", model.get("tokenizer_fingerprint")) for model in models})
 
 
 def _measure_model(

@@ -15,7 +15,7 @@ from lpe_eval.measure.plan import work_per_token
 from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import begin, end, publishable
 from lpe_eval.measure.speed import UNIT, Case, Passes, seconds_in_turn, timing, unit_of
-from lpe_eval.report.speed_table import SpeedFolder
+from lpe_eval.report.speed_table import SpeedFolder, draw_speed
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.speed_spec import Mode, SpeedSpec
 from lpe_eval.table import SCHEMA
@@ -91,7 +91,7 @@ def _timed(
             folder.write_rows(_in_order(done, groups))
             account()
     rows = _in_order(done, groups)
-    figure = folder.draw(rows)
+    figure = draw_speed(rows, folder.directory / "figures")[0]
     return SpeedOutcome(folder.directory, figure, rows, sum(row["status"] == "failed" for row in rows))
 
 

@@ -25,11 +25,11 @@ def plot(
         Path | None, typer.Option("--out", "-o", help="Folder of the figures. Default: figures/ of the first run.")
     ] = None,
 ) -> None:
-    """Draw the figures of one or several runs again."""
+    """Draw the figures of one or several runs again: perplexity, algorithmic problems, or a speed measurement."""
     with told():
-        from lpe_eval.run import draw_runs
+        from lpe_eval.report.figures import draw_folders
 
-        for path in draw_runs(runs, out or runs[0] / "figures"):
+        for path in draw_folders(runs, out or runs[0] / "figures"):
             typer.echo(path)
 
 

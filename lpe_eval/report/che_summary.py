@@ -82,16 +82,19 @@ def summary_records(rows: Sequence[CheRow]) -> list[list[str | int | float]]:
     return records
 
 
-def draw(rows: Sequence[CheRow], folder: Path) -> list[Path]:
+def draw_scores(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """Draws the heat map and the curves, where there is a score to draw.
+
+    Args:
+        rows: rows of one or several `che.csv`.
+        folder: where the figures go.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    frame = che_frame(rows)
-    if not task_scores(frame):
+    if not task_scores(rows):
         return []
-    return [*save(heat_map(frame), folder, "heat_map"), *save(length_curves(frame), folder, "length_curves")]
+    return [*save(heat_map(rows), folder, "heat_map"), *save(length_curves(rows), folder, "length_curves")]
 
 
 def _tables(

@@ -95,14 +95,15 @@ class SpeedFolder(HeldFolder):
         text = json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False)
         self._write("provenance.json", f"{text}\n".encode())
 
-    def draw(self, rows: Sequence[Mapping[str, Any]]) -> Path:
-        """Draws both figures and gives the path of the first.
 
-        Raises:
-            OutputError: a file cannot be written.
-        """
-        save(speed_figure(rows, "pass_memory_mib"), self.directory / "figures", "memory")
-        return save(speed_figure(rows, "times_plain"), self.directory / "figures", "speed")[0]
+def draw_speed(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Draws time relative to plain attention, then memory.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    columns = {"speed": "times_plain", "memory": "pass_memory_mib"}
+    return [path for name, column in columns.items() for path in save(speed_figure(rows, column), folder, name)]
 
 
 def speed_figure(rows: Sequence[Mapping[str, Any]], column: str) -> Figure:
