@@ -137,6 +137,13 @@ def test_a_current_directory_that_is_the_root_or_the_home_makes_no_path_relative
     assert publishable("/home/al/x:/data", ["/home/al"], here) == "~/x:/data"
 
 
+def test_a_current_directory_that_is_gone_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert publishable("/home/al/x:/data", ["/home/al"]) == "~/x:/data"
+
+
 def test_a_home_that_is_the_root_hides_nothing():
     assert publishable("/data/x", ["/"]) == "/data/x"
 

@@ -98,7 +98,7 @@ def publishable(value: Any, homes: Sequence[str] | None = None, here: str | None
         here: the current directory; None asks the system.
     """
     known = [home.rstrip("/") for home in (_homes() if homes is None else homes)]
-    current = (str(Path.cwd()) if here is None else here).rstrip("/")
+    current = (_here() if here is None else here).rstrip("/")
     # A whole part of a path, from its start: not /home/al of /home/alice, nor /root of /data/root.
     edge = r"\"'\s:,;=?&|()"
     places = [
@@ -124,6 +124,13 @@ def publishable(value: Any, homes: Sequence[str] | None = None, here: str | None
         return text
 
     return told(value)
+
+
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # it was deleted while the work went on
+        return ""
 
 
 def _homes() -> list[str]:
