@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, linear, scaled_dot_product_attention
 
+from lpe_eval.model import flex_kernels
 from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.attentions import flex, fused
 from lpe_eval.model.attentions.dense import Dense
@@ -411,8 +412,8 @@ def tiles(setting: Setting) -> None:
                 encoding = built(name, setting)
                 names = ("fwd_BLOCK_M", "fwd_BLOCK_N", "fwd_num_warps", "fwd_num_stages")
                 options = {"FORCE_USE_FLEX_ATTENTION": True, **dict(zip(names, tile, strict=True))}
-                flex._options = lambda _, even, options=options: {**options, "IS_DIVISIBLE": even}
-                flex._compiled.cache_clear()
+                flex_kernels.options = lambda _, even, options=options: {**options, "IS_DIVISIBLE": even}
+                flex_kernels.compiled.cache_clear()
                 torch._dynamo.reset()
                 result["milliseconds"] = several(partial(flex.Flex.attend, *drawn, encoding, at, True), setting)
 

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from lpe_eval.model.attentions import flex
+from lpe_eval.model import flex_kernels
 from lpe_eval.model.attentions.dense import Dense
-from lpe_eval.model.attentions.flex import Flex, by_offset, by_ratio, causal_blocks, offset_inputs, ratio_inputs
+from lpe_eval.model.attentions.flex import Flex
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.model.encodings.fire import Fire
+from lpe_eval.model.flex_kernels import by_offset, by_ratio, causal_blocks, offset_inputs, ratio_inputs
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
 CPU = torch.device("cpu")
@@ -150,7 +151,7 @@ def test_another_length_compiles_nothing(name: str, causal: bool):
 @pytest.mark.parametrize("name", ["alibi", "kerple_log", "fire"])
 def test_the_path_equals_the_oracle(name: str, causal: bool, device: str, monkeypatch: pytest.MonkeyPatch):
     if device == "cpu":
-        monkeypatch.setattr(flex, "_compiled", lambda function: function)
+        monkeypatch.setattr(flex_kernels, "compiled", lambda function: function)
     encoding = built(EncodingSpec(name=name), causal).to(device)
     with torch.no_grad():
         # On a GPU each of them compiles a kernel.

@@ -229,7 +229,7 @@ class Encoding(nn.Module):
         return spread_offsets(self.bias_by_offset, q_at, k_at)
 
     def adjust(self, scores: Scores) -> Float[Tensor, "b h q k"]:
-        """The logits that go to the mask and the softmax."""
+        """The logits that go to the mask and the softmax; without gradients, called from several threads at once."""
         return scores.logits if scores.bias is None else scores.logits + scores.bias
 
     def ratio_bias(self) -> RatioBias | None:

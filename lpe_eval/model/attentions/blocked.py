@@ -3,6 +3,7 @@
 A causal block never touches the keys after its last query, so half of the arithmetic of the
 dense path disappears as well. Without gradients everything that follows the product q . k works
 in place, and only the square at the end of a causal block, where its own queries are keys, is masked.
+On the CPU an encoding that adjusts the logits, by many operations in a row, gets a core for each block.
 """
 
 import torch
@@ -10,7 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lpe_eval.model.attention import AttentionPath, rows_per_block, visible_keys
+from lpe_eval.model.cores import on_cores
 from lpe_eval.model.encoding import Encoding, Scores
+
+_LOGITS_ON_CORES = 1 << 26
+"""Logits that all cores may hold at once: 256 MiB. Blocks that do not fit are large enough to be shared."""
 
 
 class Blocked(AttentionPath):
@@ -32,15 +37,29 @@ class Blocked(AttentionPath):
         at: Int[Tensor, " k"],
         causal: bool,
     ) -> Float[Tensor, "b h q d"]:
-        length, first = len(at), len(at) - q.shape[2]
-        rows = rows_per_block(q.shape[0] * q.shape[1], length)
-        turned, contexts = q.flip(2), []
-        for stop in range(length, first, -rows):
-            block = slice(max(first, stop - rows), stop)
-            queries = turned[:, :, length - stop : length - block.start]
+        length, first, matrices = len(at), len(at) - q.shape[2], q.shape[0] * q.shape[1]
+        rows = rows_per_block(matrices, length)
+        turned = q.flip(2)
+
+        def context(block: slice) -> Float[Tensor, "b h r d"]:
+            queries = turned[:, :, length - block.stop : length - block.start]
             weights = _weights(queries, k, encoding, at, causal, block)
-            contexts.append(weights.to(v.dtype) @ v[:, :, : weights.shape[-1]])
+            return weights.to(v.dtype) @ v[:, :, : weights.shape[-1]]
+
+        blocks = [slice(max(first, stop - rows), stop) for stop in range(length, first, -rows)]
+        if encoding.capabilities.adjusts and _a_core_each(len(blocks), matrices * rows * length, q.device):
+            contexts = on_cores(context, blocks)
+        else:
+            contexts = [context(block) for block in blocks]
         return torch.cat(contexts, dim=2).flip(2)
+
+
+def _a_core_each(blocks: int, logits: int, device: torch.device) -> bool:
+    """Whether so many blocks of `logits` logits keep every core busy and all fit; else cores share each block."""
+    threads = torch.get_num_threads()
+    if torch.is_grad_enabled() or device.type != "cpu" or threads == 1:
+        return False
+    return blocks >= 2 * threads and threads * logits <= _LOGITS_ON_CORES
 
 
 def _weights(
