@@ -37,8 +37,8 @@ def draw_operands(batch: int, length: int, generator: torch.Generator, device: t
     if length <= 2:
         return uniform_below(2**length - 1, batch, generator, device)[:, None] >> at & 1
     place = 1 + uniform_below(length - 2, batch, generator, device)[:, None]
-    ones = _first_one(torch.cat((place, length - 1 - place), dim=1), generator)
-    ones[:, 1:] += place + 1
+    ones = _first_one(torch.cat((place, place.neg().add_(length - 1)), dim=1), generator)
+    ones[:, 1:].add_(place).add_(1)
     bits = uniform_tokens(batch, length, 2, generator, device)
     bits.mul_(at >= torch.where(at < place, ones[:, :1], ones[:, 1:]))
     return bits.scatter_(1, ones, 1).scatter_(1, place, OPERATOR)
@@ -66,8 +66,8 @@ def combine(inputs: Int[Tensor, "b t"], operation: Callable[[Any, Any], Any], ou
         place = inputs.argmax(1)
         if length <= _PACKED:
             numbers = _packed(bits)
-            first = numbers & ((1 << place) - 1)
-            result = _unpacked(operation(first, numbers >> (place + 1)), output_length)
+            rest = numbers >> place
+            result = _unpacked(operation(numbers - (rest << place), rest >> 1), output_length)
         else:
             wholes, places = _integers(bits), place.tolist()
             results = [
@@ -75,7 +75,7 @@ def combine(inputs: Int[Tensor, "b t"], operation: Callable[[Any, Any], Any], ou
             ]
             result = _digits(results, output_length, inputs.device)
     at = torch.arange(1, output_length + 1, device=inputs.device)
-    return with_end(result, (result * at).amax(1).clamp(min=1))
+    return with_end(result, (result * at).amax(1).clamp_(min=1))
 
 
 def each_number(
@@ -100,8 +100,9 @@ def each_number(
 def _first_one(sizes: Int[Tensor, "b n"], generator: torch.Generator) -> Int[Tensor, "b n"]:
     """Draws the place of the first one in `sizes` bits that are not all zero, by inversion."""
     uniform = torch.rand(sizes.shape, dtype=torch.float64, generator=generator, device=sizes.device)
-    tail = 1 - uniform * (1 - torch.exp2(-sizes.double()))
-    return torch.minimum((-tail.log2()).long(), sizes - 1)
+    # 1 - uniform * (1 - 2^-sizes), in place: what a call costs is all that counts at this size.
+    tail = sizes.double().neg_().exp2_().neg_().add_(1).mul_(uniform).neg_().add_(1)
+    return torch.minimum(tail.log2_().neg_().long(), sizes - 1)
 
 
 def _packed(bits: Int[Tensor, "b t"]) -> Int[Tensor, " b"]:
@@ -109,7 +110,7 @@ def _packed(bits: Int[Tensor, "b t"]) -> Int[Tensor, " b"]:
 
 
 def _unpacked(numbers: Int[Tensor, " b"], places: int) -> Int[Tensor, "b o"]:
-    return numbers[:, None] >> torch.arange(places, device=numbers.device) & 1
+    return (numbers[:, None] >> torch.arange(places, device=numbers.device)).bitwise_and_(1)
 
 
 def _integers(bits: Int[Tensor, "b t"]) -> list[int]:

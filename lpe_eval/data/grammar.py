@@ -30,8 +30,12 @@ class Tree(NamedTuple):
     """Minus signs that belong to a digit."""
     wraps: Int[ndarray, " n"]
     """Brackets around nothing but a digit and perhaps its sign."""
-    levels: list[tuple[Int[ndarray, " n"], Int[ndarray, " n"]]]
-    """Of each depth from the outside, the other opening brackets and their operators."""
+    brackets: Int[ndarray, " n"]
+    """The other opening brackets, the outermost first."""
+    operators: Int[ndarray, " n"]
+    """The operator of each."""
+    ends: list[int]
+    """Of each depth from the outside, the number of brackets up to it."""
 
 
 class Grammar(NamedTuple):
@@ -48,29 +52,31 @@ class Grammar(NamedTuple):
         tokens = (uniform * 5).astype(np.int64)
         start = np.arange(0, batch * length, length)
         size = np.full(batch, length)
-        levels: list[tuple[ndarray, ndarray]] = []
-        starts, sizes = [start], [size]
+        starts, sizes, brackets, operators, ends = [start], [size], [start[:0]], [start[:0]], [0]
         while True:
             splits = (size > 4).nonzero()[0]
             if not len(splits):
                 break
-            start, size = start.take(splits), size.take(splits)
-            left = (uniform.take(start) * (size - 4)).astype(np.int64) + 1
-            operator = start + left + 1
-            levels.append((start, operator))
-            start, size = np.concatenate((start + 1, operator + 1)), np.concatenate((left, size - left - 3))
+            start, room = start.take(splits), size.take(splits) - 4
+            before = (uniform.take(start) * room).astype(np.int64)
+            operator = start + before + 2
+            brackets.append(start)
+            operators.append(operator)
+            ends.append(ends[-1] + len(splits))
+            start, size = np.concatenate((start + 1, operator + 1)), np.concatenate((before + 1, room - before))
             starts.append(start)
             sizes.append(size)
         start, size = np.concatenate(starts), np.concatenate(sizes)
-        operator = np.concatenate([each for _, each in levels]) if levels else start[:0]
+        operator = np.concatenate(operators)
         tokens[operator] = 5 + (uniform.take(operator) * self.operators).astype(np.int64)
         bracketed = size > 2
-        opened = start[bracketed]
+        opened, signed_wraps = start.compress(bracketed), start.compress(size == 4)
         tokens[opened] = self.opening
-        tokens[opened + size[bracketed] - 1] = self.closing
-        signs = np.concatenate((start[size == 2], start[size == 4] + 1))
+        tokens[opened + size.compress(bracketed) - 1] = self.closing
+        signs = np.concatenate((start.compress(size == 2), signed_wraps + 1))
         tokens[signs] = _MINUS
-        return tokens.reshape(batch, length), Tree(signs, start[bracketed & (size < 5)], levels)
+        wraps = np.concatenate((start.compress(size == 3), signed_wraps))
+        return tokens.reshape(batch, length), Tree(signs, wraps, np.concatenate(brackets), operator, ends)
 
     def parse(self, tokens: Int[ndarray, "b t"]) -> Tree:
         """The trees of expressions that are already there."""
@@ -86,18 +92,20 @@ class Grammar(NamedTuple):
         # Of one depth, brackets and operators alternate; so the k-th bracket has the k-th operator.
         starts = starts[np.argsort(depth[starts], kind="stable")]
         middles = middles[np.argsort(depth[middles], kind="stable")]
-        ends = np.cumsum(np.bincount(depth[starts]))
-        levels = list(zip(np.split(starts, ends), np.split(middles, ends), strict=True))
-        return Tree(np.flatnonzero(signs), np.flatnonzero(wraps), levels)
+        ends = [0, *np.cumsum(np.bincount(depth[starts])).tolist()]
+        return Tree(np.flatnonzero(signs), np.flatnonzero(wraps), starts, middles, ends)
 
     def evaluate(self, tokens: Int[ndarray, "b t"], tree: Tree) -> Int[ndarray, " b"]:
         """The value mod 5 of each expression."""
         values = tokens.flatten()
-        values[tree.signs] = -values[tree.signs + 1] % 5
-        values[tree.wraps] = values[tree.wraps + 1]
-        for start, operator in reversed(tree.levels):
-            place = values.take(operator) * 25 + values.take(start + 1) * 5 + values.take(operator + 1)
-            values[start] = _RESULTS.take(place)
+        values[tree.signs] = -values.take(tree.signs + 1) % 5
+        values[tree.wraps] = values.take(tree.wraps + 1)
+        # Operators stay what they are, so all that needs no value of a deeper bracket is done for all depths at once.
+        kind, left, right = values.take(tree.operators) * 25, tree.brackets + 1, tree.operators + 1
+        for start, end in zip(tree.ends[-2::-1], tree.ends[:0:-1], strict=True):
+            depth = slice(start, end)
+            place = kind[depth] + values.take(left[depth]) * 5 + values.take(right[depth])
+            values[tree.brackets[depth]] = _RESULTS.take(place)
         return values[:: tokens.shape[1]]
 
 

@@ -69,5 +69,6 @@ def _numbers_below(end: int, place: int, most: int) -> int:
 def _root(numbers: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
     """Exact integer roots of numbers below 2^62: the float's is off by one at most, and integers decide."""
     root = numbers.double().sqrt().long()
-    root -= (root * root > numbers).long()
-    return root + ((root + 1) * (root + 1) <= numbers)
+    root.add_(root * root > numbers, alpha=-1)
+    following = root + 1
+    return root.add_(following * following <= numbers)

@@ -35,7 +35,7 @@ class MissingDuplicateString(Problem):
             return torch.ones(batch, 1, dtype=torch.long, device=device)
         twice = uniform_tokens(batch, half, 2, generator, device).repeat(1, 2)
         twice.scatter_(1, uniform_below(2 * half, batch, generator, device)[:, None], 2)
-        return torch.nn.functional.pad(twice, (0, length % 2), value=3)
+        return torch.nn.functional.pad(twice, (0, 1), value=3) if length % 2 else twice
 
     @classmethod
     def solve(cls, inputs: Int[Tensor, "b t"]) -> Answer:

@@ -47,13 +47,14 @@ class ModularArithmetic(Problem):
     @classmethod
     def solve(cls, inputs: Int[Tensor, "b t"]) -> Answer:
         digits, operators = inputs[:, ::2], inputs[:, 1::2]
-        logarithm = torch.tensor(_LOGARITHM, device=inputs.device)[digits]
+        logarithm = torch.tensor(_LOGARITHM, device=inputs.device).take(digits)
         # A term begins with the first digit and after each + or -; a minus is a factor of 4 = 2^2.
-        begins = torch.nn.functional.pad(operators != 7, (1, 0), value=True)
-        logarithm[:, 1:] += 2 * (operators == 6)
-        terms = logarithm.new_full(digits.shape, _NOTHING)
-        terms.scatter_add_(1, begins.cumsum(1) - 1, logarithm - _NOTHING * begins)
-        powers = torch.tensor(_POWER, device=inputs.device)[terms % 4]
+        begins = torch.ones_like(digits)
+        begins[:, 1:] = operators != 7
+        logarithm[:, 1:].add_(operators == 6, alpha=2)
+        terms = torch.full_like(digits, _NOTHING)
+        terms.scatter_add_(1, begins.cumsum(1).sub_(1), logarithm.sub_(begins, alpha=_NOTHING))
+        powers = torch.tensor(_POWER, device=inputs.device).take(terms & 3)
         return all_count((powers * (terms < _NOTHING)).sum(1, keepdim=True) % 5)
 
     @classmethod

@@ -19,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Int
+from numpy import ndarray
 from torch import Tensor
 
 from lpe_eval.data.grammar import Grammar
@@ -48,16 +49,14 @@ class SolveEquation(Problem):
             zeros = torch.zeros(batch, length, dtype=torch.long, device=device)
             return Sample(zeros, *all_count(zeros[:, :1]))
         expression, tree = _GRAMMAR.grow(batch, length - 2, generator)
-        rows = np.arange(batch)
         drawn = torch.randint(length - 2, (batch,), generator=generator, device=generator.device).cpu().numpy()
-        steps = (rows[:, None], (drawn[:, None] + np.arange(length - 2)) % (length - 2))
-        place = steps[1][rows, (expression[steps] < 5).argmax(1)]
+        place = _next_digit(expression, drawn)
         equation = np.empty((batch, length), dtype=np.int64)
         equation[:, :-2] = expression
         equation[:, -2] = _EQUALS
         equation[:, -1] = _GRAMMAR.evaluate(expression, tree)
-        equation[rows, place] = _X
-        solution = torch.from_numpy(expression[rows, place][:, None]).to(device)
+        solution = torch.from_numpy(expression.take(place)[:, None]).to(device)
+        equation[:, :-2].flat[place] = _X
         return Sample(torch.from_numpy(equation).to(device), *all_count(solution))
 
     @classmethod
@@ -75,3 +74,12 @@ class SolveEquation(Problem):
     @classmethod
     def ceilings(cls, length: int) -> dict[str, float]:
         return {"by_position": 1.0 if length < 3 else cls.chance()}
+
+
+def _next_digit(expression: Int[ndarray, "b t"], place: Int[ndarray, " b"]) -> Int[ndarray, " b"]:
+    """The first digit of each row from `place` on, around its end if need be; counted through the whole batch."""
+    batch, length = expression.shape
+    row = np.arange(0, batch * length, length)
+    digits = np.flatnonzero(expression < 5)
+    behind = digits.take(digits.searchsorted(row + place), mode="clip")
+    return np.where((behind < row + place) | (behind >= row + length), digits.take(digits.searchsorted(row)), behind)

@@ -55,16 +55,16 @@ class StackManipulation(Problem):
     def solve(cls, inputs: Int[Tensor, "b t"]) -> Answer:
         batch, length = inputs.shape
         pushes = _PUSHES >> inputs & 1
-        walk = (2 * pushes - 1).cumsum(1)
+        walk = (2 * pushes).sub_(1).cumsum(1)
         height = walk - walk.cummin(1).values.clamp_(max=0)
         size = height[:, -1:]
         # Later tokens win. Pops write to height zero, which is no place of the stack and is cleared.
         stack = inputs.new_zeros(batch, length + 1)
-        later = inputs + torch.arange(0, 8 * length, 8, device=inputs.device)
+        later = (_ONES >> inputs & 1) + torch.arange(0, 2 * length, 2, device=inputs.device)
         stack.scatter_reduce_(1, height * pushes, later, "amax")
         stack[:, 0] = 0
         from_the_top = size - torch.arange(length + 1, device=inputs.device)
-        return with_end(_ONES >> (stack.gather(1, from_the_top.clamp_(min=0)) & 7) & 1, size[:, 0])
+        return with_end(stack.gather(1, from_the_top.clamp_(min=0)).bitwise_and_(1), size[:, 0])
 
     @classmethod
     def output_length(cls, length: int) -> int:
