@@ -16,6 +16,7 @@ from lpe_eval.measure.determinism import deterministic
 from lpe_eval.measure.device import dtype_name, pick_device
 from lpe_eval.measure.estimate import seconds_for
 from lpe_eval.measure.facts import corpus_facts, opened_facts, planned_facts
+from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.plan import Planned, plan_models, unfinished, work, work_per_token
 from lpe_eval.measure.probe import refuse_leak
 from lpe_eval.measure.progress import Advance, Progress, Tell
@@ -68,6 +69,8 @@ def perplexity(spec: PerplexitySpec, out: Path | None, overwrite: bool, progress
         tell: takes a sentence that the user should read.
     """
     device = pick_device(spec.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})
     corpus = open_corpus(spec.corpus)
     planned = plan_models(spec, corpus, _load_options(spec, device))

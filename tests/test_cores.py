@@ -70,6 +70,7 @@ def test_an_error_reaches_the_caller_and_drops_what_has_not_begun():
 @pytest.mark.parametrize("text", ADJUSTING)
 def test_blocks_on_cores_of_their_own_equal_the_oracle(text: str, causal: bool, monkeypatch: pytest.MonkeyPatch):
     used = []
+    monkeypatch.setattr(blocked, "_LOGITS_WORTH_CORES", 0)
     monkeypatch.setattr(blocked, "on_cores", lambda work, pieces: used.append(len(pieces)) or on_cores(work, pieces))
     encoding = built(text, causal)
     for rows, length in ((700, 700), (400, 700)):
@@ -95,7 +96,17 @@ def test_every_thread_takes_blocks_and_gradients_stay_on_the_callers(monkeypatch
     assert threads == {threading.get_ident()}
 
 
-def test_blocks_too_large_to_hold_one_on_each_core_are_shared_by_all(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(blocked, "_LOGITS_ON_CORES", 3 * 2 * 3 * 128 * 700 - 1)
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("_LOGITS_ON_CORES", 3 * 2 * 3 * 128 * 700 - 1), ("_LOGITS_WORTH_CORES", 6 * 2 * 3 * 128 * 700 + 1)],
+)
+def test_blocks_too_large_or_a_text_too_short_are_shared_by_all(
+    limit: str, value: int, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("_LOGITS_WORTH_CORES", limit):
+        monkeypatch.setattr(blocked, name, value if name == limit else 0)
     monkeypatch.setattr(blocked, "on_cores", lambda *_: pytest.fail("used"))
     scored(Blocked, built("dape(kerple_log)", True), 700, 700, True)
+    monkeypatch.setattr(blocked, limit, value + (1 if limit == "_LOGITS_ON_CORES" else -1))
+    with pytest.raises(pytest.fail.Exception, match="used"):
+        scored(Blocked, built("dape(kerple_log)", True), 700, 700, True)

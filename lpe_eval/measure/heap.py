@@ -1,8 +1,8 @@
-"""Memory that a training frees and needs again a moment later, kept instead of given back.
+"""Memory that is freed and needed again a moment later, kept instead of given back.
 
-Each step of a training on a CPU allocates the same hundreds of megabytes and frees them. The GNU C library gives
-large blocks back to the kernel at once, and the next step gets them page by page, zeroed: for six small
-encoders that was a quarter of all time. Other C libraries, and CUDA, are left alone.
+Each step of a training on a CPU, and each window that is scored, allocates the same hundreds of megabytes and frees
+them. The GNU C library gives large blocks back to the kernel at once, and the next step gets them page by page,
+zeroed: in training six small encoders that was a quarter of all time. Other C libraries, and CUDA, are left alone.
 """
 
 import ctypes

@@ -18,8 +18,8 @@ from lpe_eval.errors import SpecError
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.registry import ATTENTIONS
 
-_BLOCK_LOGITS = 1 << 21
-"""Logits held at once. Two million floats are 8 MiB: near a core's cache, and few enough blocks."""
+_BLOCK_LOGITS = 1 << 22
+"""Logits held at once. Four million floats are 16 MiB: few enough blocks, and still in the cache that cores share."""
 
 _FEWEST_ROWS, _MOST_ROWS = 64, 128
 """Fewer rows make thin, slow products; more rows waste half of a larger square on the diagonal."""

@@ -3,7 +3,7 @@
 A causal block never touches the keys after its last query, so half of the arithmetic of the
 dense path disappears as well. Without gradients everything that follows the product q . k works
 in place, and only the square at the end of a causal block, where its own queries are keys, is masked.
-On the CPU an encoding that adjusts the logits, by many operations in a row, gets a core for each block.
+On the CPU an encoding that adjusts the logits, by many operations in a row, gets a core for each block of a long text.
 """
 
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 from lpe_eval.model.attention import AttentionPath, rows_per_block, visible_keys
 from lpe_eval.model.cores import on_cores
 from lpe_eval.model.encoding import Encoding, Scores
+
+_LOGITS_WORTH_CORES = 1 << 25
+"""Logits of a call from which on a core for each block pays for beginning the threads: 4 heads over 2,896 tokens."""
 
 _LOGITS_ON_CORES = 1 << 26
 """Logits that all cores may hold at once: 256 MiB. Blocks that do not fit are large enough to be shared."""
@@ -55,11 +58,12 @@ class Blocked(AttentionPath):
 
 
 def _a_core_each(blocks: int, logits: int, device: torch.device) -> bool:
-    """Whether so many blocks of `logits` logits keep every core busy and all fit; else cores share each block."""
+    """Whether so many blocks of `logits` logits are worth it, keep all cores busy and fit; if not, all share each."""
     threads = torch.get_num_threads()
     if torch.is_grad_enabled() or device.type != "cpu" or threads == 1:
         return False
-    return blocks >= 2 * threads and threads * logits <= _LOGITS_ON_CORES
+    worth = blocks * logits >= _LOGITS_WORTH_CORES
+    return worth and blocks >= 2 * threads and threads * logits <= _LOGITS_ON_CORES
 
 
 def _weights(
