@@ -1,9 +1,8 @@
 """Independent pieces of work on the CPU, a whole piece on each core.
 
-torch shares every single operation among its threads. Where a chain of operations goes over the same few
-megabytes, a core then finds half of what it reads in another core's cache, and all cores wait for
-each other after every link. A piece that stays on one core does neither. How much this gives stands
-in benchmarks/README.md.
+torch shares every single operation among its threads, and they wait for each other after each, awake or asleep as the
+OpenMP runtime pleases. A chain of hundreds of short operations can spend half of its time on that. A piece that stays
+on one core waits once, at its end. How much this gives stands in benchmarks/README.md.
 """
 
 from collections.abc import Callable, Sequence
