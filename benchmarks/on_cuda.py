@@ -13,7 +13,8 @@ measured is on disk after every case. (Not called cuda.py, because torch imports
     memory   peak of one call beyond its inputs
     train    a forward and a backward pass, time and memory
     tiles    other tiles for the kernel of the path `fused`, and for FlexAttention
-    tests    tests/test_flex.py, tests/test_fused.py
+    steps    training thirty small encoders as one stack, replayed and not, beside one after another
+    tests    tests/test_flex.py, tests/test_fused.py, tests/test_recorded.py
     command  `lpe-eval speed`
 """
 
@@ -30,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import stacked
 import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, linear, scaled_dot_product_attention
@@ -41,9 +43,10 @@ from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.registry import ATTENTIONS
+from lpe_eval.spec.che_spec import CheProtocol, read_protocol
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
-LIMITS = {"check": 120, "speed": 110, "memory": 40, "train": 60, "tiles": 50, "tests": 60, "command": 25}
+LIMITS = {"check": 110, "speed": 100, "memory": 35, "train": 50, "tiles": 45, "steps": 55, "tests": 60, "command": 20}
 """Seconds of each section, in all less than eight minutes. What is late is left out."""
 
 KERPLE = EncodingSpec(name="kerple_log")
@@ -424,11 +427,25 @@ def several(run: Callable[[], object], setting: Setting) -> float:
     return statistics.median(seconds_of(run, setting, 1) for _ in range(5)) * 1000
 
 
+def steps(setting: Setting) -> None:
+    """A step of the protocol `deepmind`, all runs of it; see `stacked.py`."""
+    changes = {"layers": 1, "batch": 4, "seeds": [0]} if setting.smoke else {}
+    protocol = CheProtocol.model_validate({**read_protocol("deepmind").model_dump(), **changes})
+    for encoding in ("none", "rope", "kerple_log", "dape(kerple_log)"):
+        for length in (5,) if setting.smoke else (10, 40):
+            if setting.late():
+                return
+            with setting.case(encoding=encoding, length=length, runs=len(protocol.runs)) as result:
+                made = stacked.candidates(EncodingSpec.parse(encoding), length, protocol, setting.device)
+                result["milliseconds"] = stacked.medians(made, 3, setting.device, time.perf_counter)
+                result["why_not_replayed"] = made["stack"]()
+
+
 def tests(setting: Setting) -> None:
-    """The tests of the two paths, with the GPU."""
-    for name in ("test_fused.py", "test_flex.py"):
+    """The tests of what needs the GPU."""
+    for name in ("test_recorded.py", "test_fused.py", "test_flex.py"):
         command = [sys.executable, "-m", "pytest", f"tests/{name}", "-q", "--show-capture=no", "--tb=short"]
-        command += ["-k", "cuda"] if name == "test_flex.py" else []
+        command += {"test_flex.py": ["-k", "cuda"], "test_recorded.py": ["-k", "replay or recorded"]}.get(name, [])
         program(setting, command, {"file": name})
 
 
@@ -457,6 +474,7 @@ SECTIONS = {
     "memory": memory,
     "train": train,
     "tiles": tiles,
+    "steps": steps,
     "tests": tests,
     "command": command,
 }

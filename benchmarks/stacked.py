@@ -6,13 +6,14 @@
 One step on reverse_string strings of each length. "alone" is what a person would write: the reference
 transformer in float32, PyTorch's clipping and `torch.optim.Adam`, one run after another. "alone, bfloat16" is the
 same with autocast. Freed memory is kept for all of them, as `lpe-eval che --train` does. The candidates take turns;
-numbers are medians of milliseconds for all runs together, of wall time or of processor time.
+numbers are medians of milliseconds for all runs together, of wall time or of processor time. On a GPU a stack replays
+its recorded steps, and a further column has it without.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.nn import functional as F
@@ -47,25 +48,24 @@ def main() -> None:
     changes = {"batch": chosen.batch, "layers": chosen.layers, "dropout": 0.0, "seeds": range(chosen.runs)}
     protocol = CheProtocol.model_validate({**read_protocol("quick").model_dump(), **changes})
     print(f"{chosen.runs} runs, batch {chosen.batch}, {torch.get_num_threads()} threads, {chosen.clock} time, {device}")
-    print(
-        "| encoding | length | alone | alone, bfloat16 | stack | stack, bfloat16 | stack / alone | bfloat16 / alone |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    headed = False
     for encoding in chosen.encoding:
         for length in chosen.length:
             steps = candidates(EncodingSpec.parse(encoding), length, protocol, device)
-            alone, rough, stack, rough_stack = medians(steps, chosen.rounds, device, clock)
-            print(
-                f"| {encoding} | {length} | {alone:.1f} | {rough:.1f} | {stack:.1f} | {rough_stack:.1f} "
-                f"| {stack / alone:.2f} | {rough_stack / alone:.2f} |",
-                flush=True,
-            )
+            found = medians(steps, chosen.rounds, device, clock)
+            if not headed:
+                columns = ["encoding", "length", *found, "stack / alone", "bfloat16 / alone"]
+                print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+                headed = True
+            ratios = [found[name] / found["alone"] for name in ("stack", "stack, bfloat16")]
+            cells = [*(f"{each:.1f}" for each in found.values()), *(f"{each:.2f}" for each in ratios)]
+            print(f"| {encoding} | {length} | {' | '.join(cells)} |", flush=True)
 
 
 def candidates(
     encoding: EncodingSpec, length: int, protocol: CheProtocol, device: torch.device
-) -> list[Callable[[], None]]:
-    """A step of all runs, four ways."""
+) -> dict[str, Callable[[], str | None]]:
+    """A step of all runs, four ways; on a GPU a fifth, without recordings. Each tells why it replays nothing."""
     spec = encoder_of(PROBLEM, encoding, protocol)
     strings = torch.Generator().manual_seed(0)
     sample = PROBLEM.sample(protocol.batch, length, strings, torch.device("cpu"))
@@ -75,12 +75,12 @@ def candidates(
     def models() -> list:
         return [new_encoder(spec, seed).to(device).train() for seed, _ in protocol.runs]
 
-    def alone(dtype: torch.dtype) -> Callable[[], None]:
+    def alone(dtype: torch.dtype) -> Callable[[], str | None]:
         runs = [
             (model, torch.optim.Adam(model.parameters(), rate)) for model, rate in zip(models(), rates, strict=True)
         ]
 
-        def step() -> None:
+        def step() -> str | None:
             for model, optimizer in runs:
                 with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                     logits = model.logits(model(tokens, draws, targets.shape[1]))
@@ -92,31 +92,40 @@ def candidates(
 
         return step
 
-    def stacked(dtype: torch.dtype) -> Callable[[], None]:
-        stack = Stack(models(), rates, protocol.clip_norm, dtype)
+    def stacked(dtype: torch.dtype, record: bool = True) -> Callable[[], str | None]:
+        stack = Stack(models(), rates, protocol.clip_norm, dtype, record)
 
-        def step() -> None:
+        def step() -> str | None:
             stack.step(tokens, targets, draws)
+            return stack.why_not_replayed
 
         return step
 
-    return [make(dtype) for make in (alone, stacked) for dtype in (torch.float32, torch.bfloat16)]
+    types = {"": torch.float32, ", bfloat16": torch.bfloat16}
+    found = {
+        f"{name}{of}": make(dtype)
+        for name, make in (("alone", alone), ("stack", stacked))
+        for of, dtype in types.items()
+    }
+    return found if device.type == "cpu" else {**found, "stack, not replayed": stacked(torch.float32, record=False)}
 
 
 def medians(
-    steps: Sequence[Callable[[], None]], rounds: int, device: torch.device, clock: Callable[[], float]
-) -> list[float]:
+    steps: Mapping[str, Callable[[], str | None]], rounds: int, device: torch.device, clock: Callable[[], float]
+) -> dict[str, float]:
     """Milliseconds of each, taking turns after two rounds that do not count."""
-    seconds: list[list[float]] = [[] for _ in steps]
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 2):
-        for step, own in zip(steps, seconds, strict=True):
+        for name, step in steps.items():
             began = clock()
-            step()
+            why_not = step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn > 1:
-                own.append(clock() - began)
-    return [1e3 * statistics.median(own) for own in seconds]
+                seconds[name].append(clock() - began)
+            if turn == 1 and why_not:
+                print(f"{name}: {why_not}", flush=True)
+    return {name: 1e3 * statistics.median(own) for name, own in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class _Making(NamedTuple):
     folder: CheFolder
     device: torch.device
     advance: Advance
+    tell: Tell
 
 
 def evaluate(spec: CheSpec, out: Path | None, overwrite: bool, progress: Progress, tell: Tell) -> CheOutcome:
@@ -92,7 +93,7 @@ def evaluate(spec: CheSpec, out: Path | None, overwrite: bool, progress: Progres
         folder.write_provenance(publishable({**facts, **start}))
         with progress(sum(cell.work for cell in todo), "steps" if spec.encodings else "lengths") as advance:
             for cell in todo:
-                making = _Making(spec, folder, device, advance)
+                making = _Making(spec, folder, device, advance, tell)
                 folder.save(cell.name, _made(cell, making))
                 folder.collect(order)
         rows = folder.collect(order)
@@ -129,7 +130,7 @@ def _made(cell: PlannedCell, making: _Making) -> CheCell:
 
 
 def _trained(cell: PlannedCell, making: _Making) -> CheCell:
-    spec, folder, device, advance = making
+    spec, folder, device, advance, tell = making
     problem, protocol, what = cell.task.problem, cell.protocol, f"{cell.name[0]} on {cell.task.name}"
     test = spec.test_set(protocol, problem.shortest_length)
     trainer = ProblemTrainer(problem, cell.encoding, protocol, device, cell.work)
@@ -144,6 +145,8 @@ def _trained(cell: PlannedCell, making: _Making) -> CheCell:
             folder.save_snapshot(cell.name, log, trainer.snapshot())
             saved = time.monotonic()
     assert look is not None
+    if trainer.why_not_replayed is not None:
+        tell(f"{what}: the same results, more slowly, because steps were not replayed: {trainer.why_not_replayed}")
     advance(cell.work - trainer.step, f"{what}, scoring")
     by_run: list[ScoredRows] = []
     for index, ((seed, rate), model) in enumerate(zip(protocol.runs, trainer.models, strict=True)):
@@ -167,7 +170,7 @@ def _trained(cell: PlannedCell, making: _Making) -> CheCell:
 
 
 def _scored(cell: PlannedCell, place: Path, making: _Making) -> CheCell:
-    spec, _, device, advance = making
+    spec, _, device, advance, _ = making
     problem, config = cell.task.problem, stored.read_encoder_config(place)
     entry = config.tasks[cell.task.name]
     advance(0, f"{cell.name[0]} on {cell.task.name}")

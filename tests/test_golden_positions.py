@@ -237,7 +237,8 @@ def test_the_index_defect_of_deepminds_noisy_transformer_xl_is_explained() -> No
     inner = transformer_xl(golden)
     whole = scores(tensor(golden.inputs["q"]), tensor(golden.inputs["k"]))
     at = torch.tensor([0, *sorted(golden.inputs["drawn_right"])])
-    meant, longest = drawn_offsets(at, at), golden.params["noise_max_length"]
+    (offsets, column), longest = drawn_offsets(at, at), golden.params["noise_max_length"]
+    meant = offsets[column]
     shipped = torch.where(meant > 0, longest - meant, longest - 1)
     logits = torch.cat([inner.adjust(one_row(whole, row, shipped[row])) for row in range(len(at))], dim=2)
     check(golden, "logits", logits * 4**0.5)

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpe_eval.errors import SpecError
+from lpe_eval.measure.recorded import Recorded
 from lpe_eval.measure.run_axis import with_run_axis
 from lpe_eval.model.transformer import Transformer
 
@@ -38,6 +39,7 @@ class Stack:
         learning_rates: one for each.
         clip_norm: the largest norm of a run's gradient.
         compute_dtype: of the products.
+        record: on a GPU, record the step of each length and replay it; see `recorded.py`.
 
     Raises:
         SpecError: the shape has parts that cannot be stacked.
@@ -49,6 +51,7 @@ class Stack:
         learning_rates: Sequence[float],
         clip_norm: float,
         compute_dtype: torch.dtype = torch.float32,
+        record: bool = True,
     ) -> None:
         assert len(models) == len(learning_rates)
         if models[0].head is None or models[0].spec.adaptive is not None:
@@ -60,6 +63,8 @@ class Stack:
         self.first_moment, self.second_moment = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
         self.steps = 0
         self.together, self.leaves = with_run_axis(self.models, self.weights, compute_dtype)
+        state = (self.weights, self.first_moment, self.second_moment)
+        self._recording = Recorded(self._taken, state) if record and device.type == "cuda" else None
 
     def answer(
         self, tokens: Int[Tensor, "b t"], generator: torch.Generator, rows: int | None = None
@@ -80,10 +85,15 @@ class Stack:
             generator: source of sampled positions and of dropout, shared by all runs.
             rate: what the learning rates are multiplied by in this step.
         """
-        logits = self.answer(tokens, generator, targets.shape[1])
-        each = F.cross_entropy(logits.flatten(0, 2), targets.flatten().repeat(len(logits)), reduction="none")
-        losses = each.unflatten(0, (len(logits), -1)).mean(1)
-        return losses.detach(), self._update(self._gradients(losses.sum()), rate)
+        self.steps += 1
+        step = self._recording or self._taken
+        losses, norms = step(tokens, targets, self._factors(rate), generator=generator)
+        return losses, norms
+
+    @property
+    def why_not_replayed(self) -> str | None:
+        """Why the steps are not replayed although this is a GPU; else None."""
+        return None if self._recording is None else self._recording.why_not
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on from this step."""
@@ -105,6 +115,29 @@ class Stack:
             for name, tensor in mine.items():
                 tensor.copy_(state[name])
 
+    def _factors(self, rate: float) -> Float[Tensor, "2"]:
+        """What Adam multiplies eps and the learning rates by in this step.
+
+        With the corrections taken out of the matrices, they are a factor of the rate and one of eps. They are a
+        tensor, because a recorded step would hold numbers as they were.
+        """
+        unbias = (1 - _BETA_2**self.steps) ** 0.5
+        factors = (_EPS * unbias, rate * unbias / (1 - _BETA_1**self.steps))
+        return torch.tensor(factors).to(self.weights.device, non_blocking=True)
+
+    def _taken(
+        self,
+        tokens: Int[Tensor, "b t"],
+        targets: Int[Tensor, "b o"],
+        factors: Float[Tensor, "2"],
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+        """The step itself: all that happens on the device, and nothing else."""
+        logits = self.answer(tokens, generator, targets.shape[1])
+        each = F.cross_entropy(logits.flatten(0, 2), targets.flatten().repeat(len(logits)), reduction="none")
+        losses = each.unflatten(0, (len(logits), -1)).mean(1)
+        return losses.detach(), self._update(self._gradients(losses.sum()), factors)
+
     def _gradients(self, loss: Float[Tensor, ""]) -> Float[Tensor, "m p"]:
         """The gradient of each run in a row, in the order of the weights."""
         runs, flat = len(self.models), [leaf for group in self.leaves for leaf in group]
@@ -113,17 +146,14 @@ class Stack:
         return torch.cat(columns, dim=1)
 
     @torch.no_grad()
-    def _update(self, gradients: Float[Tensor, "m p"], rate: float) -> Float[Tensor, " m"]:
-        self.steps += 1
+    def _update(self, gradients: Float[Tensor, "m p"], factors: Float[Tensor, "2"]) -> Float[Tensor, " m"]:
         norms = torch.linalg.vector_norm(gradients, dim=1)
         gradients.mul_((self.clip_norm / norms.clamp(min=self.clip_norm))[:, None])
         self.first_moment.lerp_(gradients, 1 - _BETA_1)
         self.second_moment.mul_(_BETA_2).addcmul_(gradients, gradients, value=1 - _BETA_2)
-        # With the corrections taken out of the matrices, they are a factor of the rate and one of eps.
-        unbias = (1 - _BETA_2**self.steps) ** 0.5
-        divisor = self.second_moment.sqrt().add_(_EPS * unbias)
+        divisor = self.second_moment.sqrt().add_(factors[0])
         step = torch.div(self.first_moment, divisor, out=divisor)
-        self.weights.sub_(step.mul_(self.rates * (rate * unbias / (1 - _BETA_1**self.steps))))
+        self.weights.sub_(step.mul_(self.rates * factors[1]))
         return norms
 
 

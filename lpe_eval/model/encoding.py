@@ -35,6 +35,9 @@ from torch import Tensor, nn
 
 from lpe_eval.errors import LengthError, SpecError
 
+_CELLS_WORTH_LOOKING = 1 << 16
+"""Above so many cells, a GPU's positions are looked at: 256 tokens by 256."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -323,6 +326,8 @@ def spread_offsets(
     is wider than the matrix.
     """
     rows, columns = len(q_at), len(k_at)
+    if not worth_looking(q_at, k_at):
+        return _cell_by_cell(by_offset, q_at, k_at)
     if consecutive(q_at.flip(0)) and consecutive(k_at):
         first = int(q_at[0] - k_at[0])
         values = by_offset(torch.arange(first, first - rows - columns + 1, -1, device=q_at.device))
@@ -341,9 +346,27 @@ def spread_offsets(
         values = by_offset(torch.arange(low, high + 1, device=q_at.device))
         assert values is not None
         return values[:, offset - low]
+    return _cell_by_cell(by_offset, q_at, k_at)
+
+
+def _cell_by_cell(
+    by_offset: Callable[[Int[Tensor, " n"]], Float[Tensor, "h n"] | None],
+    q_at: Int[Tensor, " q"],
+    k_at: Int[Tensor, " k"],
+) -> Float[Tensor, "h q k"]:
+    offset = q_at[:, None] - k_at[None, :]
     values = by_offset(offset.flatten())
     assert values is not None
     return values.unflatten(-1, offset.shape)
+
+
+def worth_looking(q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> bool:
+    """Whether what the positions are may decide how a matrix over them is computed.
+
+    The host waits for a GPU to tell it, which takes longer than to compute every cell of a small matrix; and work that
+    is recorded cannot wait at all.
+    """
+    return q_at.device.type == "cpu" or len(q_at) * len(k_at) > _CELLS_WORTH_LOOKING
 
 
 def reset_linear(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:

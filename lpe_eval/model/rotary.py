@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from lpe_eval.errors import SpecError
+from lpe_eval.model.constants import constant
 
 AngleDtype = Literal["float64", "float32", "bfloat16", "float16"]
 Layout = Literal["half_split", "interleaved"]
@@ -278,7 +279,10 @@ def angles(at: Int[Tensor, " t"], inverse: Float[Tensor, " f"], dtype: AngleDtyp
     whose rotary module was cast as a whole, as in older GPT-NeoX, saw that.
     """
     held = getattr(torch, dtype)
-    product = at.to(held)[:, None] * inverse.to(held).to(at.device)
+    there = inverse.to(held)
+    if at.device.type != "cpu":
+        there = constant(tuple(inverse.tolist()), held, at.device)
+    product = at.to(held)[:, None] * there
     return product if held == torch.float64 else product.float()
 
 

@@ -43,6 +43,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from lpe_eval.errors import SpecError
+from lpe_eval.model.constants import constant
 from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, distances
 from lpe_eval.model.encodings.alibi import Alibi, rounded
 from lpe_eval.model.encodings.kerple_log import KerpleLog
@@ -147,7 +148,7 @@ class Mep(Encoding):
                 return -p * torch.log(1 + a * distance)
 
     def _constants(self, values: tuple[float, ...], offset: Int[Tensor, " n"]) -> Float[Tensor, "h 1"]:
-        return torch.tensor(values, device=offset.device, dtype=self.alibi.slopes.dtype)[:, None]
+        return constant(values, self.alibi.slopes.dtype, offset.device)[:, None]
 
 
 def _names(kernels: tuple) -> list[str]:

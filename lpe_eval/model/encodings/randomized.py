@@ -135,20 +135,23 @@ class Randomized(EncodingWrapper):
     def bias(self, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> Float[Tensor, "h q k"] | None:
         if not self.draws_distances:
             return self.inner.bias(q_at, k_at)
-        distinct, column = self._offsets(q_at, k_at).unique(return_inverse=True)
-        values = self.inner.bias_by_offset(distinct)
+        offsets, column = self._offsets(q_at, k_at)
+        values = self.inner.bias_by_offset(offsets)
         return None if values is None else values[:, column]
 
     def adjust(self, scores: Scores) -> Float[Tensor, "b h q k"]:
         if not (self.draws_distances and self.inner.capabilities.adjusts):
             return self.inner.adjust(scores)
         # Drawn distances are no differences of positions, except within one row: there the query can be put at 0.
-        offset = self._offsets(scores.q_at, scores.k_at)
+        offsets, column = self._offsets(scores.q_at, scores.k_at)
+        offset = offsets[column]
         return torch.cat([self.inner.adjust(one_row(scores, row, offset[row])) for row in range(len(offset))], dim=2)
 
-    def _offsets(self, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> Int[Tensor, "q k"]:
-        offset = drawn_offsets(q_at, k_at, self.options.both_sides)
-        return offset.clamp(min=1) - self.options.max_length if self.options.one_sided else offset
+    def _offsets(
+        self, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]
+    ) -> tuple[Int[Tensor, " n"], Int[Tensor, "q k"]]:
+        offsets, column = drawn_offsets(q_at, k_at, self.options.both_sides)
+        return (offsets.clamp(min=1) - self.options.max_length if self.options.one_sided else offsets), column
 
     def _draw_distances(self, length: int, generator: torch.Generator) -> Int[Tensor, " t"]:
         drawn = draw_ascending(length - 1, 1, self.options.max_length, generator)
@@ -166,8 +169,10 @@ def two_sides(past: Int[Tensor, " t"], future: Int[Tensor, " t"]) -> Int[Tensor,
     return past.long() + (future.long() << _SIDE_BITS)
 
 
-def drawn_offsets(q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"], both_sides: bool = False) -> Int[Tensor, "q k"]:
-    """The drawn offset between each query and key: positive for the past, zero for itself.
+def drawn_offsets(
+    q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"], both_sides: bool = False
+) -> tuple[Int[Tensor, " n"], Int[Tensor, "q k"]]:
+    """The drawn offsets, and which of them each query has to each key: positive for the past, zero for itself.
 
     Args:
         q_at: entries of `k_at` that belong to the queries.
@@ -176,10 +181,11 @@ def drawn_offsets(q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"], both_sides: 
         both_sides: whether past and future have distances of their own.
     """
     rank = torch.searchsorted(k_at.contiguous(), q_at.contiguous())
-    assert torch.equal(k_at[rank], q_at), "the queries of a block are among its keys"
-    steps = rank[:, None] - torch.arange(len(k_at), device=k_at.device)
+    # A GPU would have to be waited for.
+    assert k_at.device.type != "cpu" or torch.equal(k_at[rank], q_at), "the queries of a block are among its keys"
     past, future = (k_at & ((1 << _SIDE_BITS) - 1), k_at >> _SIDE_BITS) if both_sides else (k_at, k_at)
-    return torch.where(steps >= 0, past[steps.abs()], -future[steps.abs()])
+    steps = rank[:, None] - torch.arange(len(k_at), device=k_at.device)
+    return torch.cat([-future[1:].flip(0), past]), steps + len(k_at) - 1
 
 
 def one_row(scores: Scores, row: int, offset: Int[Tensor, " k"]) -> Scores:

@@ -26,7 +26,15 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, Scores, require_even_width, reset_linear
+from lpe_eval.model.encoding import (
+    Encoding,
+    EncodingOptions,
+    Geometry,
+    Scores,
+    require_even_width,
+    reset_linear,
+    worth_looking,
+)
 from lpe_eval.model.rotary import AngleDtype, angles, inverse_frequencies
 
 
@@ -71,10 +79,14 @@ class TransformerXL(Encoding):
         offset = scores.q_at[:, None] - scores.k_at[None, :]
         if self.geometry.causal:
             offset = offset.clamp(min=0)
-        distinct, column = _distinct(offset)
         queries = scores.queries + self.r_r_bias[:, None, :]
-        by_offset = torch.einsum("bhqd,nhd->bhqn", queries, self.keys_of(distinct).to(queries.dtype))
-        relative = by_offset.gather(-1, column.expand(*by_offset.shape[:2], -1, -1))
+        if worth_looking(scores.q_at, scores.k_at):
+            distinct, column = _distinct(offset)
+            by_offset = torch.einsum("bhqd,nhd->bhqn", queries, self.keys_of(distinct).to(queries.dtype))
+            relative = by_offset.gather(-1, column.expand(*by_offset.shape[:2], -1, -1))
+        else:
+            keys = self.keys_of(offset.flatten()).to(queries.dtype).unflatten(0, offset.shape)
+            relative = torch.einsum("bhqd,qkhd->bhqk", queries, keys)
         content = torch.einsum("hd,bhkd->bhk", self.r_w_bias, scores.keys)[:, :, None, :]
         logits = scores.logits + (relative + content) * self.geometry.head_width**-0.5
         return logits if scores.bias is None else logits + scores.bias

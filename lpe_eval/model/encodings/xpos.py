@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from lpe_eval.model.constants import constant
 from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, require_even_width
 from lpe_eval.model.rotary import Layout, angles, inverse_frequencies, turn
 
@@ -70,9 +71,9 @@ class XPos(Encoding):
         options, width = self.options, self.geometry.head_width
         angle = angles(at, inverse_frequencies(width, options.theta))
         zeta = (torch.arange(0, width, 2, dtype=torch.float64) / width + options.gamma) / (1 + options.gamma)
-        first = -(int(at.max()) + 1) // 2 if options.centre == "length" else 0
+        first = (-(at.max() + 1)).div(2, rounding_mode="floor") if options.centre == "length" else 0
         exponent = (at + first).float()[:, None] / options.scale_base
-        scale = torch.exp(exponent * zeta.log().float().to(at.device))
+        scale = torch.exp(exponent * constant(tuple(zeta.log().tolist()), torch.float32, at.device))
         cos, sin = angle.cos(), angle.sin()
         return (
             turn(q, (cos * scale).to(q.dtype), (sin * scale).to(q.dtype), options.layout),
