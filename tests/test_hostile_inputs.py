@@ -238,7 +238,7 @@ ROWS = [
     Row("a device without a name", ppl("--device", ""), 2, "no such device"),
     Row("a dtype that no table knows", ppl("--dtype", "float64"), 2, "ppl, dtype: Input should be 'auto', 'float32'"),
     Row("an attention path that cannot serve", ppl("--attention", "sdpa"), 4, "cannot compute alibi on cpu"),
-    Row("an attention path that does not exist", ppl("--attention", "flsh"), 4, "no attention path named 'flsh'"),
+    Row("an attention path that does not exist", ppl("--attention", "flsh"), 2, "named 'flsh'; did you mean flex"),
     # Where results go.
     Row("results into a file", ppl(out="text.txt"), 1, "cannot write to text.txt: File exists; choose another --out"),
     Row("results into a folder of a checkpoint", ppl(out="tiny"), 1, "tiny holds files that are no run (config.yaml)"),

@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from lpe_eval.data.batch import Batch
-from lpe_eval.errors import CheckpointError, LengthError, MissingExtra, SpecError
+from lpe_eval.errors import CheckpointError, LengthError, MissingExtra, SpecError, UnknownName
 from lpe_eval.measure.probe import refuse_leak
 from lpe_eval.measure.score import target_losses
 from lpe_eval.model.checkpoint import LoadOptions, locate
@@ -335,8 +335,8 @@ def test_the_attention_path_can_be_chosen_and_is_told(attention, tmp_path):
     folder = save(llama(), tmp_path / "model")
     model = HuggingFace.load(folder, LoadOptions(attention=attention))
     assert model.attention == ("hf-sdpa" if attention == "hf-sdpa" else "hf-eager")
-    with pytest.raises(SpecError, match="toeplitz is no attention path"):
-        HuggingFace.load(folder, LoadOptions(attention="toeplitz"))
+    with pytest.raises(UnknownName, match=r"'toeplitz'; known: dense, eager, .* hf-eager"):
+        locate(str(folder)).peek(LoadOptions(attention="toeplitz"))
 
 
 def test_a_class_without_the_path_falls_back_to_eager_and_says_so(tmp_path):

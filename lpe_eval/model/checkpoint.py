@@ -6,7 +6,7 @@ released checkpoint (`alibi`). A prefix is a format's name or its short name: hf
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -16,7 +16,7 @@ import torch
 from lpe_eval.errors import CheckpointError, SpecError, UnknownName
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.plain import printable
-from lpe_eval.registry import CHECKPOINTS
+from lpe_eval.registry import ATTENTIONS, CHECKPOINTS
 from lpe_eval.spec.released import released_folder, released_names
 
 HEEDED = ("revision", "rope_scaling", "rope_theta", "as_published")
@@ -67,6 +67,11 @@ class CheckpointFormat(ABC):
 
     heeds: ClassVar[frozenset[str]] = frozenset()
     """Which of `HEEDED` it obeys; the others are refused when they are set."""
+
+    @classmethod
+    def attentions(cls) -> Sequence[str]:
+        """What `LoadOptions.attention` may be, beside "auto"."""
+        return ATTENTIONS.names()
 
     @classmethod
     @abstractmethod
@@ -127,6 +132,8 @@ class Located(NamedTuple):
             return self.format.load(self.path, options)
 
     def _refuse_unheeded(self, options: LoadOptions) -> None:
+        if options.attention not in ("auto", *self.format.attentions()):
+            raise UnknownName(f"attention path for {self.path}", options.attention, self.format.attentions())
         for name in HEEDED:
             if getattr(options, name) not in (None, False) and name not in self.format.heeds:
                 raise SpecError(

@@ -20,7 +20,7 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -51,6 +51,10 @@ class HuggingFace(CheckpointFormat):
     """Opens any causal language model of `transformers`."""
 
     heeds: ClassVar[frozenset[str]] = frozenset({"revision", "rope_scaling", "rope_theta"})
+
+    @classmethod
+    def attentions(cls) -> Sequence[str]:
+        return ["dense", *(f"hf-{path}" for path in _PATHS), *_PATHS]
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -261,11 +265,7 @@ def _build(source: _Source, options: LoadOptions) -> nn.Module:
 def _attention(name: str) -> str | None:
     if name == "auto":
         return None
-    bare = "eager" if name == "dense" else name.removeprefix("hf-")
-    if bare not in _PATHS:
-        known = ", ".join(f"hf-{path}" for path in _PATHS)
-        raise SpecError(f"--attention {name} is no attention path of a Hugging Face model; known: auto, dense, {known}")
-    return bare
+    return "eager" if name == "dense" else name.removeprefix("hf-")
 
 
 def _refuse_loose_ends(info: dict[str, Any], where: str) -> None:

@@ -29,7 +29,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +51,10 @@ _BYTES = range(256, 259)
 
 class Python(CheckpointFormat):
     """Calls a function of yours that returns a model."""
+
+    @classmethod
+    def attentions(cls) -> Sequence[str]:
+        return ["own"]
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
