@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--length", nargs="+", type=int, default=[5, 10, 20])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--dropout", type=float, default=0.0, help="0.1 in the protocols; a stack draws it once")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clock", choices=["wall", "processor"], default="wall")
@@ -45,7 +46,7 @@ def main() -> None:
         torch.device(chosen.device),
         {"wall": time.perf_counter, "processor": time.process_time}[chosen.clock],
     )
-    changes = {"batch": chosen.batch, "layers": chosen.layers, "dropout": 0.0, "seeds": range(chosen.runs)}
+    changes = {"batch": chosen.batch, "layers": chosen.layers, "dropout": chosen.dropout, "seeds": range(chosen.runs)}
     protocol = CheProtocol.model_validate({**read_protocol("quick").model_dump(), **changes})
     print(f"{chosen.runs} runs, batch {chosen.batch}, {torch.get_num_threads()} threads, {chosen.clock} time, {device}")
     headed = False

@@ -147,8 +147,10 @@ def dropped(
 
     Where the batch holds several runs, one after another, they share what is drawn.
     """
-    kept = torch.rand((len(x) // runs, *x.shape[1:]), generator=generator, device=generator.device) >= rate
-    return (x.unflatten(0, (runs, -1)) * (kept.to(x.device, x.dtype) / (1 - rate))).flatten(0, 1)
+    kept = torch.rand((len(x) // runs, *x.shape[1:]), generator=generator, device=generator.device)
+    # In place, and never as truth values: to multiply those with numbers takes several times as long.
+    factor = kept.ge_(rate).div_(1 - rate).to(x.device, x.dtype)
+    return (x.unflatten(0, (runs, -1)) * factor).flatten(0, 1)
 
 
 def _cut_normal(matrix: Tensor, deviation: float, generator: torch.Generator) -> None:
