@@ -141,9 +141,9 @@ def test_what_cannot_be_recorded_is_done_directly():
         state.add_(given * given.sum().item())
         return (state.clone(),)
 
-    work = recorded.Recorded(looks, [state])
+    work = recorded.Recorded([state])
     draws = torch.Generator("cuda")
-    results = [work(torch.ones(3, device="cuda"), generator=draws)[0].tolist() for _ in range(4)]
+    results = [work(looks, torch.ones(3, device="cuda"), generator=draws)[0].tolist() for _ in range(4)]
     assert results == [[3.0] * 3, [6.0] * 3, [9.0] * 3, [12.0] * 3]
     assert work.why_not is not None
     assert "could not be recorded" in work.why_not
@@ -158,10 +158,10 @@ def test_a_replay_that_differs_is_given_up():
         state.add_(given * len(calls))  # a number that a recording holds as it was
         return (state.clone(),)
 
-    work = recorded.Recorded(changes, [state])
+    work = recorded.Recorded([state])
     draws = torch.Generator("cuda")
     for _ in range(3):
-        work(torch.ones(3, device="cuda"), generator=draws)
+        work(changes, torch.ones(3, device="cuda"), generator=draws)
     assert work.why_not is not None
     assert "differed" in work.why_not
 
@@ -191,10 +191,10 @@ def cpu_graphs(monkeypatch: pytest.MonkeyPatch, work: recorded.Recorded) -> None
         for each, was in zip(work.state, before, strict=True):
             each.copy_(was)
 
-    def kept(inputs: tuple[Tensor, ...]) -> recorded._Tape:
-        tape = record(inputs)
+    def kept(does: recorded.Work, inputs: tuple[Tensor, ...]) -> recorded._Tape:
+        tape = record(does, inputs)
         tape.graph.results = tape.results
-        tape.graph.call = lambda: work.work(*tape.inputs, generator=tape.graph.generator)
+        tape.graph.call = lambda: does(*tape.inputs, generator=tape.graph.generator)
         return tape
 
     monkeypatch.setattr(work, "_record", kept)
@@ -218,7 +218,7 @@ def test_each_call_has_its_own_inputs_and_draws(broken: bool, monkeypatch: pytes
         return add
 
     direct, replayed = torch.zeros(3), torch.zeros(3)
-    one_by_one, with_tapes = work(direct), recorded.Recorded(work(replayed), [replayed])
+    one_by_one, alike, with_tapes = work(direct), work(replayed), recorded.Recorded([replayed])
     cpu_graphs(monkeypatch, with_tapes)
     held: list[tuple[Tensor, ...]] = []
     wanted: list[tuple[Tensor, ...]] = []
@@ -226,7 +226,7 @@ def test_each_call_has_its_own_inputs_and_draws(broken: bool, monkeypatch: pytes
         given = torch.full((2 + step % 3,), float(step))
         draws = torch.Generator().manual_seed(step), torch.Generator().manual_seed(step)
         wanted.append(tuple(each.clone() for each in one_by_one(given, draws[0])))
-        held.append(with_tapes(given, generator=draws[1]))
+        held.append(with_tapes(alike, given, generator=draws[1]))
         if broken and step == 6:
             with_tapes._generator = torch.Generator()  # not the one that the recordings know
     same = all(torch.equal(*pair) for pair in zip(sum(held, ()), sum(wanted, ()), strict=True))

@@ -37,18 +37,17 @@ class _Tape(NamedTuple):
 
 
 class Recorded:
-    """Calls work as it is, and replays it where its inputs have a shape that was seen before.
+    """Does one kind of work, and replays it where its inputs have a shape that was seen before.
 
     Args:
-        work: takes tensors and a generator, changes `state` in place, and returns tensors.
         state: all that the work changes, on a GPU; nothing else that it reads may move in memory.
 
     Attributes:
         why_not: why nothing is replayed, or None.
     """
 
-    def __init__(self, work: Work, state: Sequence[Tensor]) -> None:
-        self.work, self.state = work, state
+    def __init__(self, state: Sequence[Tensor]) -> None:
+        self.state = state
         self.why_not: str | None = None
         self._seen: set[tuple[torch.Size, ...]] = set()
         self._tapes: dict[tuple[torch.Size, ...], _Tape] = {}
@@ -57,24 +56,24 @@ class Recorded:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(self._device)
 
-    def __call__(self, *inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The results of the work."""
+    def __call__(self, work: Work, *inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The results of the work, which is the same in every call."""
         shapes = tuple(each.shape for each in inputs)
         tape = self._tapes.get(shapes)
         if self.why_not is not None or shapes not in self._seen:
             self._seen.add(shapes)
-            return self.work(*inputs, generator=generator)
+            return work(*inputs, generator=generator)
         if tape is None:
-            return self._checked(shapes, inputs, generator)
+            return self._checked(work, shapes, inputs, generator)
         return self._replayed(tape, inputs, generator)
 
     def _checked(
-        self, shapes: tuple[torch.Size, ...], inputs: tuple[Tensor, ...], generator: torch.Generator
+        self, work: Work, shapes: tuple[torch.Size, ...], inputs: tuple[Tensor, ...], generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Records the work and compares a replay with the work itself, which is what stays."""
         before, drawn = [each.clone() for each in self.state], generator.get_state()
         try:
-            self._tapes[shapes] = tape = self._record(inputs)
+            self._tapes[shapes] = tape = self._record(work, inputs)
             replayed = [*self._replayed(tape, inputs, generator), *(each.clone() for each in self.state)]
         except RuntimeError as error:
             self.why_not = f"they could not be recorded: {str(error).partition(chr(10))[0]}"
@@ -83,7 +82,7 @@ class Recorded:
             for each, was in zip(self.state, before, strict=True):
                 each.copy_(was)
         generator.set_state(drawn)
-        results = self.work(*inputs, generator=generator)
+        results = work(*inputs, generator=generator)
         if replayed:
             # Of what the work changes, the change is compared: it is small beside a weight.
             started = [*(torch.zeros_like(each) for each in results), *before]
@@ -92,7 +91,7 @@ class Recorded:
                 self.why_not = f"a replay differed from the step itself by {worst:.2g} of its size"
         return results
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> _Tape:
+    def _record(self, work: Work, inputs: tuple[Tensor, ...]) -> _Tape:
         held = tuple(each.clone() for each in inputs)
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
@@ -100,7 +99,7 @@ class Recorded:
             outside = torch.cuda.current_stream()
             try:
                 with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                    results = self.work(*held, generator=self._generator)
+                    results = work(*held, generator=self._generator)
             finally:
                 # Where a recording fails, the stream that it was made on would remain.
                 torch.cuda.set_stream(outside)

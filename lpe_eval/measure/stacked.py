@@ -64,7 +64,7 @@ class Stack:
         self.steps = 0
         self.together, self.leaves = with_run_axis(self.models, self.weights, compute_dtype)
         state = (self.weights, self.first_moment, self.second_moment)
-        self._recording = Recorded(self._taken, state) if record and device.type == "cuda" else None
+        self._recording = Recorded(state) if record and device.type == "cuda" else None
 
     def answer(
         self, tokens: Int[Tensor, "b t"], generator: torch.Generator, rows: int | None = None
@@ -86,8 +86,10 @@ class Stack:
             rate: what the learning rates are multiplied by in this step.
         """
         self.steps += 1
-        step = self._recording or self._taken
-        losses, norms = step(tokens, targets, self._factors(rate), generator=generator)
+        given = (tokens, targets, self._factors(rate))
+        if self._recording is None:
+            return self._taken(*given, generator=generator)
+        losses, norms = self._recording(self._taken, *given, generator=generator)
         return losses, norms
 
     @property
