@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from lpe_eval.measure import recorded
 from lpe_eval.measure.stacked import Stack
-from lpe_eval.model import encoding
+from lpe_eval.model import offsets
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.encodings import fire, transformer_xl
 
@@ -72,7 +72,7 @@ def test_without_looking_at_positions_the_numbers_are_the_same(
         for rows in (30, 7):
             with monkeypatch.context() as patch:
                 seen = Dense.attend(q[:, :, -rows:], k, v, member, at, causal)
-                for module in (encoding, fire, transformer_xl):
+                for module in (offsets, fire, transformer_xl):
                     patch.setattr(module, "worth_looking", lambda *_: False)
                 unseen = Dense.attend(q[:, :, -rows:], k, v, member, at, causal)
             torch.testing.assert_close(unseen, seen, rtol=1e-5, atol=1e-6)

@@ -34,9 +34,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from lpe_eval.errors import LengthError, SpecError
-
-_CELLS_WORTH_LOOKING = 1 << 16
-"""Above so many cells, a GPU's positions are looked at: 256 tokens by 256."""
+from lpe_eval.model.offsets import spread_offsets
 
 
 @dataclass(frozen=True)
@@ -314,61 +312,6 @@ class EncodingWrapper(Encoding):
         return self.inner.pair_network() if type(self).adjust is EncodingWrapper.adjust else None
 
 
-def spread_offsets(
-    by_offset: Callable[[Int[Tensor, " n"]], Float[Tensor, "h n"] | None],
-    q_at: Int[Tensor, " q"],
-    k_at: Int[Tensor, " k"],
-) -> Float[Tensor, "h q k"]:
-    """A Toeplitz bias from its values by offset, each distinct offset computed once.
-
-    Consecutive positions are served as sliding views of one row of values, without any copy if
-    the queries run backwards; sampled ones are looked up, or computed one by one when their range
-    is wider than the matrix.
-    """
-    rows, columns = len(q_at), len(k_at)
-    if not worth_looking(q_at, k_at):
-        return _cell_by_cell(by_offset, q_at, k_at)
-    if consecutive(q_at.flip(0)) and consecutive(k_at):
-        first = int(q_at[0] - k_at[0])
-        values = by_offset(torch.arange(first, first - rows - columns + 1, -1, device=q_at.device))
-        assert values is not None
-        # Row r of the matrix runs over the offsets first - r down to first - r - columns + 1.
-        return values.unfold(-1, columns, 1)
-    if consecutive(q_at) and consecutive(k_at):
-        first = int(q_at[0] - k_at[-1])
-        values = by_offset(torch.arange(first, first + rows + columns - 1, device=q_at.device))
-        assert values is not None
-        # Row r of the matrix runs over the offsets first + r + columns - 1 down to first + r.
-        return values.unfold(-1, columns, 1).flip(-1)
-    offset = q_at[:, None] - k_at[None, :]
-    low, high = int(offset.min()), int(offset.max())
-    if high - low < offset.numel():
-        values = by_offset(torch.arange(low, high + 1, device=q_at.device))
-        assert values is not None
-        return values[:, offset - low]
-    return _cell_by_cell(by_offset, q_at, k_at)
-
-
-def _cell_by_cell(
-    by_offset: Callable[[Int[Tensor, " n"]], Float[Tensor, "h n"] | None],
-    q_at: Int[Tensor, " q"],
-    k_at: Int[Tensor, " k"],
-) -> Float[Tensor, "h q k"]:
-    offset = q_at[:, None] - k_at[None, :]
-    values = by_offset(offset.flatten())
-    assert values is not None
-    return values.unflatten(-1, offset.shape)
-
-
-def worth_looking(q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> bool:
-    """Whether what the positions are may decide how a matrix over them is computed.
-
-    The host waits for a GPU to tell it, which takes longer than to compute every cell of a small matrix; and work that
-    is recorded cannot wait at all.
-    """
-    return q_at.device.type == "cpu" or len(q_at) * len(k_at) > _CELLS_WORTH_LOOKING
-
-
 def reset_linear(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
     """PyTorch's default initialisation, drawn from a generator: uniform within 1 / sqrt(fan in)."""
     bound = layer.weight[0].numel() ** -0.5
@@ -378,22 +321,7 @@ def reset_linear(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> No
             layer.bias.uniform_(-bound, bound, generator=generator)
 
 
-def distances(offset: Int[Tensor, "..."], causal: bool, dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:
-    """How far a key is from its query: i - j, and |i - j| where the future is visible.
-
-    For a causal model the future, which nobody looks at, gets distance zero, so that no
-    kernel overflows there. `dtype` rounds the distances: published code builds them in the
-    compute dtype, and bfloat16 holds integers exactly only to 256.
-    """
-    return (offset.clamp(min=0) if causal else offset.abs()).to(dtype).float()
-
-
 def require_even_width(width: int, what: str) -> None:
     """Raises SpecError where a method pairs channels and the width is odd."""
     if width % 2:
         raise SpecError(f"{what} pairs channels and cannot serve an odd width ({width})")
-
-
-def consecutive(at: Int[Tensor, " t"]) -> bool:
-    """Whether positions run on one by one."""
-    return len(at) > 0 and bool((at[1:] - at[:-1] == 1).all())

@@ -36,7 +36,8 @@ from torch import Tensor
 from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
-from lpe_eval.model.encoding import Encoding, consecutive
+from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.offsets import consecutive
 
 
 class Flex(AttentionPath):

@@ -36,7 +36,8 @@ from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
 from lpe_eval.model.attentions.flex import has_triton
-from lpe_eval.model.encoding import Encoding, PairNetwork, consecutive
+from lpe_eval.model.encoding import Encoding, PairNetwork
+from lpe_eval.model.offsets import consecutive
 
 try:
     triton: Any = importlib.import_module("triton")

@@ -32,7 +32,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lpe_eval.errors import SpecError
-from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, Geometry, distances
+from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, Geometry
+from lpe_eval.model.offsets import distances
 
 
 class Alibi(Encoding):

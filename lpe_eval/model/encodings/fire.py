@@ -35,18 +35,8 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from lpe_eval.model.encoding import (
-    Encoding,
-    EncodingOptions,
-    Geometry,
-    LinearPieces,
-    RatioBias,
-    consecutive,
-    distances,
-    reset_linear,
-    spread_offsets,
-    worth_looking,
-)
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, LinearPieces, RatioBias, reset_linear
+from lpe_eval.model.offsets import consecutive, distances, spread_offsets, worth_looking
 
 
 class _Pieces(NamedTuple):

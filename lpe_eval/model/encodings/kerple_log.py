@@ -31,8 +31,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, distances
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
 from lpe_eval.model.encodings.alibi import alibi_slopes, rounded
+from lpe_eval.model.offsets import distances
 
 FLOOR = 0.01
 """The smallest value KERPLE's parameters take in a forward pass."""

@@ -29,17 +29,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lpe_eval.model.encoding import (
-    Capabilities,
-    Encoding,
-    EncodingOptions,
-    Geometry,
-    Scores,
-    distances,
-    spread_offsets,
-)
+from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, Geometry, Scores
 from lpe_eval.model.encodings.alibi import alibi_slopes, rounded
 from lpe_eval.model.encodings.kerple_log import FLOOR, KerpleLog, clamped
+from lpe_eval.model.offsets import distances, spread_offsets
 
 HIGHEST_POWER = 2.0
 """Above this exponent the kernel is no longer conditionally positive definite."""

@@ -44,10 +44,11 @@ from torch import Tensor, nn
 
 from lpe_eval.errors import SpecError
 from lpe_eval.model.constants import constant
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, distances
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
 from lpe_eval.model.encodings.alibi import Alibi, rounded
 from lpe_eval.model.encodings.kerple_log import KerpleLog
 from lpe_eval.model.encodings.t5 import T5
+from lpe_eval.model.offsets import distances
 
 Kernel = Literal["exp", "exp_half", "gaussian", "tanh", "kerple_log", "t5", "polynomial"]
 Inner = Annotated[tuple[Kernel, ...], Field(min_length=1)]

@@ -25,7 +25,8 @@ from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor
 
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, distances, require_even_width
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, require_even_width
+from lpe_eval.model.offsets import distances
 
 
 class Sandwich(Encoding):

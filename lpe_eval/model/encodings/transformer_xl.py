@@ -26,15 +26,8 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from lpe_eval.model.encoding import (
-    Encoding,
-    EncodingOptions,
-    Geometry,
-    Scores,
-    require_even_width,
-    reset_linear,
-    worth_looking,
-)
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, Scores, require_even_width, reset_linear
+from lpe_eval.model.offsets import worth_looking
 from lpe_eval.model.rotary import AngleDtype, angles, inverse_frequencies
 
 

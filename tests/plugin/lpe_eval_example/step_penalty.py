@@ -2,7 +2,8 @@
 
 import torch
 
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, distances
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
+from lpe_eval.model.offsets import distances
 
 
 class StepPenalty(Encoding):
