@@ -145,8 +145,9 @@ def _trained(cell: PlannedCell, making: _Making) -> CheCell:
             folder.save_snapshot(cell.name, log, trainer.snapshot())
             saved = time.monotonic()
     assert look is not None
-    if trainer.why_not_replayed is not None:
-        tell(f"{what}: the same results, more slowly, because steps were not replayed: {trainer.why_not_replayed}")
+    if trainer.stack.why_not_replayed is not None:
+        why_not = trainer.stack.why_not_replayed
+        tell(f"{what}: the same results, more slowly, because steps were not replayed: {why_not}")
     advance(cell.work - trainer.step, f"{what}, scoring")
     by_run: list[ScoredRows] = []
     for index, ((seed, rate), model) in enumerate(zip(protocol.runs, trainer.models, strict=True)):

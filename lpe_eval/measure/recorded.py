@@ -49,8 +49,7 @@ class Recorded:
     def __init__(self, state: Sequence[Tensor]) -> None:
         self.state = state
         self.why_not: str | None = None
-        self._seen: set[tuple[torch.Size, ...]] = set()
-        self._tapes: dict[tuple[torch.Size, ...], _Tape] = {}
+        self._tapes: dict[tuple[torch.Size, ...], _Tape | None] = {}
         self._device = state[0].device
         self._generator = torch.Generator(self._device)
         self._pool = torch.cuda.graph_pool_handle()
@@ -59,10 +58,10 @@ class Recorded:
     def __call__(self, work: Work, *inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The results of the work, which is the same in every call."""
         shapes = tuple(each.shape for each in inputs)
-        tape = self._tapes.get(shapes)
-        if self.why_not is not None or shapes not in self._seen:
-            self._seen.add(shapes)
+        if self.why_not is not None or shapes not in self._tapes:
+            self._tapes.setdefault(shapes, None)
             return work(*inputs, generator=generator)
+        tape = self._tapes[shapes]
         if tape is None:
             return self._checked(work, shapes, inputs, generator)
         return self._replayed(tape, inputs, generator)

@@ -116,11 +116,6 @@ class ProblemTrainer:
         """One model for each run, as trained as the stack is."""
         return self.stack.models
 
-    @property
-    def why_not_replayed(self) -> str | None:
-        """Why steps on a GPU are not replayed from recordings; None where they are, and on a CPU."""
-        return self.stack.why_not_replayed
-
     def run(self, advance: Advance) -> Iterator[Look]:
         """Trains on, with a look every so many steps and one at the end.
 

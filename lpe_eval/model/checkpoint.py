@@ -132,7 +132,7 @@ class Located(NamedTuple):
             return self.format.load(self.path, options)
 
     def _refuse_unheeded(self, options: LoadOptions) -> None:
-        if options.attention not in ("auto", *self.format.attentions()):
+        if options.attention != "auto" and options.attention not in self.format.attentions():
             raise UnknownName(f"attention path for {self.path}", options.attention, self.format.attentions())
         for name in HEEDED:
             if getattr(options, name) not in (None, False) and name not in self.format.heeds:

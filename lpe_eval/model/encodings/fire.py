@@ -101,10 +101,9 @@ class Fire(Encoding):
     def bias(self, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> Float[Tensor, "h q k"]:
         reach = self._reach(q_at, k_at)
         threshold = (self.multiplier * self.initial_threshold).abs()
-        looks = worth_looking(q_at, k_at)
-        if looks and int(reach.max()) < float(threshold.detach()):
+        if worth_looking(q_at, k_at) and int(reach.max()) < float(threshold.detach()):
             return spread_offsets(lambda offset: self._network(self._log(offset), threshold), q_at, k_at)
-        if looks and self._may_cut(q_at) and consecutive(k_at):
+        if self._may_cut(q_at) and consecutive(k_at):
             if consecutive(q_at.flip(0)):
                 return self._in_segments(q_at, k_at, threshold)
             if consecutive(q_at):
