@@ -20,10 +20,10 @@ from torch.nn import functional as F
 
 from lpe_eval.data.problem import assemble, open_problem
 from lpe_eval.measure.heap import keep_freed_memory
-from lpe_eval.measure.stacked import Stack
-from lpe_eval.measure.train_problem import encoder_of, new_encoder
 from lpe_eval.spec.che_spec import CheProtocol, read_protocol
 from lpe_eval.spec.encoding_spec import EncodingSpec
+from lpe_eval.train.problem import encoder_of, new_encoder
+from lpe_eval.train.stack import Stack
 
 PROBLEM = open_problem("reverse_string")
 

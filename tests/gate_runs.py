@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from lpe_eval import table
-from lpe_eval.report.reading import Run, typed_frame
-from lpe_eval.report.statistics import summarise
+from lpe_eval.report.folders.reading import Run, typed_frame
+from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.table import BlockSum, CellKey, Facts, Measurement
 
 FACTS: dict[str, Any] = {

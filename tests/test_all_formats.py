@@ -13,7 +13,7 @@ from neox_reference import SYMBOLS, layers_of, logits, write
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
-from lpe_eval.report.store import read_run
+from lpe_eval.report.folders.ppl import read_run
 
 OWN = '''
 import torch

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from lpe_eval.cli import app
 from lpe_eval.model.encoder_folder import read_encoder_config
-from lpe_eval.report.che_entries import che_entries
-from lpe_eval.report.gate import Rules, Verdict, judge
-from lpe_eval.report.joining import Entry
+from lpe_eval.report.gate.che_entries import che_entries
+from lpe_eval.report.gate.joining import Entry
+from lpe_eval.report.gate.judge import Rules, Verdict, judge
 from lpe_eval.spec.che_checkpoint import released_encoders
 from lpe_eval.table import BlockSum
 

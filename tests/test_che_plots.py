@@ -16,11 +16,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
 
 from lpe_eval import table
-from lpe_eval.report.che_plots import heat_map, length_curves
-from lpe_eval.report.che_scores import task_scores
-from lpe_eval.report.looks import looks_of
-from lpe_eval.report.plots import save
-from lpe_eval.report.reading import typed_frame
+from lpe_eval.report.figures.che import heat_map, length_curves
+from lpe_eval.report.figures.ppl import save
+from lpe_eval.report.figures.style import looks_of
+from lpe_eval.report.folders.reading import typed_frame
+from lpe_eval.report.numbers.che_scores import task_scores
 
 LENGTHS = (20, 40, 60, 100)
 LEVELS = {"even_pairs": "regular", "reverse_string": "dcf", "solve_equation": "dcf", "bucket_sort": "cs"}
@@ -280,5 +280,5 @@ def test_the_same_rows_give_the_same_files(draw: Any, tmp_path: Path):
 
 
 def test_drawing_scores_needs_no_torch():
-    code = "import sys; import lpe_eval.report.che_plots; sys.exit('torch' in sys.modules)"
+    code = "import sys; import lpe_eval.report.figures.che; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,17 +13,18 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from lpe_eval import algorithmic, registry
-from lpe_eval.algorithmic import evaluate
+from lpe_eval import registry
 from lpe_eval.cli import app
+from lpe_eval.commands import che as algorithmic
+from lpe_eval.commands.che import evaluate
 from lpe_eval.data.problem import Problem, all_count, open_problem, uniform_tokens
 from lpe_eval.errors import OutputError
 from lpe_eval.measure.score_problem import score_problem
-from lpe_eval.measure.train_problem import ProblemTrainer
 from lpe_eval.model.encoder_folder import load_encoder, read_encoder_config
 from lpe_eval.spec.che_spec import CheProtocol, CheSpec, read_protocol
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.fingerprint import spec_text
+from lpe_eval.train.problem import ProblemTrainer
 
 CPU = torch.device("cpu")
 

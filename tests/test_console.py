@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from lpe_eval import console, table
-from lpe_eval.report.reading import typed_frame
+from lpe_eval.report.folders.reading import typed_frame
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
-from lpe_eval.conversion import with_absolute_paths
+from lpe_eval.commands.convert import with_absolute_paths
 from lpe_eval.data.tokenizer import open_tokenizer
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.transformer_model import TransformerModel

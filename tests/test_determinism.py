@@ -15,9 +15,9 @@ from lpe_eval.errors import SpecError
 from lpe_eval.measure.determinism import deterministic
 from lpe_eval.model.checkpoints.native import Native
 from lpe_eval.model.transformer import Transformer
-from lpe_eval.report.store import read_run
+from lpe_eval.report.folders.ppl import read_run
 from lpe_eval.spec.model_spec import CheckpointSpec
-from lpe_eval.spec.run_spec import PerplexitySpec
+from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.spec.train_spec import TrainSpec
 
 ENCODINGS = ("kerple_log", "dape(kerple_log)", "randomized(rope)", "cope")

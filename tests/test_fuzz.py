@@ -49,20 +49,20 @@ from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.plain import Unreadable, json_of, printable, read_plain, yaml_of
 from lpe_eval.registry import ENCODINGS
-from lpe_eval.report.baseline import write_baseline
-from lpe_eval.report.che_entries import che_entries
-from lpe_eval.report.che_folder import CheFolder
-from lpe_eval.report.reading import read_csv, read_run
-from lpe_eval.report.statistics import summarise
-from lpe_eval.report.store import open_run
-from lpe_eval.report.training_folder import LogRow, TrainingFolder
+from lpe_eval.report.folders.che import CheFolder
+from lpe_eval.report.folders.ppl import open_run
+from lpe_eval.report.folders.reading import read_csv, read_run
+from lpe_eval.report.folders.train import LogRow, TrainingFolder
+from lpe_eval.report.gate.baseline import write_baseline
+from lpe_eval.report.gate.che_entries import che_entries
+from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.spec.che_spec import CheSpec, read_protocol
 from lpe_eval.spec.che_task import ProblemTask
 from lpe_eval.spec.corpus_spec import CorpusSpec
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.fingerprint import spec_text
 from lpe_eval.spec.model_spec import ModelSpec
-from lpe_eval.spec.run_spec import PerplexitySpec, parse_lengths, parse_protocols
+from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols
 from lpe_eval.spec.speed_spec import SpeedSpec, parse_encodings, parse_modes
 from lpe_eval.spec.tasks import PerplexityTask, load_yaml, parse_spec, read_task
 from lpe_eval.spec.train_spec import TrainSpec

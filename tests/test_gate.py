@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
-from lpe_eval.comparing import Comparison, compare, notes, open_baselines, refuse_regression
+from lpe_eval.commands.compare import Comparison, compare, notes, open_baselines, refuse_regression
 from lpe_eval.errors import RegressionFound, SpecError
-from lpe_eval.report.gate import ALLOWABLE, Rules, Verdict, judge
-from lpe_eval.report.joining import entries, recipe
-from lpe_eval.report.reading import read_run
-from lpe_eval.report.student import MOST_SIGMAS, student, upper_tail
-from lpe_eval.report.verdicts import as_json, as_junit, counts, exit_code, sentence
+from lpe_eval.report.folders.reading import read_run
+from lpe_eval.report.gate.joining import entries, recipe
+from lpe_eval.report.gate.judge import ALLOWABLE, Rules, Verdict, judge
+from lpe_eval.report.gate.verdicts import as_json, as_junit, counts, exit_code, sentence
+from lpe_eval.report.numbers.student import MOST_SIGMAS, student, upper_tail
 from lpe_eval.spec.released import released_folder
 from lpe_eval.table import CellKey
 from tests.gate_runs import KEY, block, loss, run_of, text, worse_by

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lpe_eval.report.gate import Rules, Verdict, judge
-from lpe_eval.report.joining import entries
-from lpe_eval.report.student import student
+from lpe_eval.report.gate.joining import entries
+from lpe_eval.report.gate.judge import Rules, Verdict, judge
+from lpe_eval.report.numbers.student import student
 from lpe_eval.table import BlockSum, CellKey
 from tests.gate_runs import block, loss, run_of
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
-from lpe_eval.report.store import read_run
+from lpe_eval.report.folders.ppl import read_run
 from lpe_eval.spec.che_checkpoint import released_encoders
 from tests.test_perplexity import checkpoint
 from tests.warm import Warm, warm
@@ -531,13 +531,13 @@ def aloud(argv: list[str]) -> list[str]:
 
 def test_a_full_disk_ends_in_one_sentence_and_the_same_command_goes_on(there: Path, lpe_eval: Warm):
     # A figure has some 40 kilobytes and a cell a few, so the cells fit and the figures do not.
-    full = lpe_eval.run(ppl(), there, largest_file=16384)
+    full = lpe_eval.commands.ppl(ppl(), there, largest_file=16384)
     assert full.code == 1
     (sentence,) = full.stderr.splitlines()
     assert sentence.startswith("error: cannot write ") and "File too large" in sentence
     assert len(list((there / "out" / "cells").iterdir())) == 2
     assert not list((there / "out").rglob("*.partial"))
-    rest = lpe_eval.run(aloud(ppl()), there)
+    rest = lpe_eval.commands.ppl(aloud(ppl()), there)
     assert rest.code == 0
     assert "out already holds 2 of 2 cells; they are not measured again" in rest.stderr
     assert (there / "out" / "rows.csv").read_bytes() == (there / "finished" / "rows.csv").read_bytes()
@@ -545,30 +545,30 @@ def test_a_full_disk_ends_in_one_sentence_and_the_same_command_goes_on(there: Pa
 
 def test_a_training_on_a_full_disk_ends_in_one_sentence(there: Path, lpe_eval: Warm):
     corpus()
-    full = lpe_eval.run(train(), there, largest_file=8192)
+    full = lpe_eval.commands.ppl(train(), there, largest_file=8192)
     assert full.code == 1
     (sentence,) = full.stderr.splitlines()
     assert sentence.startswith("error: cannot write a checkpoint to new: ")
     assert not list((there / "new").rglob("*.partial"))
-    assert lpe_eval.run(train(), there).code == 0
+    assert lpe_eval.commands.ppl(train(), there).code == 0
     assert (there / "new" / "model.safetensors").exists()
 
 
 def test_a_full_place_behind_the_terminal_is_one_sentence(there: Path, lpe_eval: Warm):
-    done = lpe_eval.run(["list", "encodings"], there, stdout="/dev/full")
+    done = lpe_eval.commands.ppl(["list", "encodings"], there, stdout="/dev/full")
     assert done.code == 1
     assert done.stderr == "error: cannot write to the terminal or to where it is sent: No space left on device\n"
 
 
 def test_a_terminal_that_knows_only_ascii_shows_escapes(there: Path, lpe_eval: Warm):
-    done = lpe_eval.run(ppl(m="🐍=tiny"), there, encoding="ascii")
+    done = lpe_eval.commands.ppl(ppl(m="🐍=tiny"), there, encoding="ascii")
     assert done.code == 0, done.stderr
     assert "\\U0001f40d" in done.stdout
     assert read_run(there / "out").rows.model[0] == "🐍"
 
 
 def test_a_closed_terminal_is_no_obstacle(there: Path, lpe_eval: Warm):
-    assert lpe_eval.run(aloud(ppl()), there, closed=True).code == 0
+    assert lpe_eval.commands.ppl(aloud(ppl()), there, closed=True).code == 0
     assert len(read_run(there / "out").rows) == 6
 
 
@@ -583,7 +583,7 @@ def test_a_closed_terminal_is_no_obstacle(there: Path, lpe_eval: Warm):
 def test_a_name_on_the_hub_without_a_network_is_one_sentence(
     there: Path, lpe_eval: Warm, argv: list[str], sentence: str
 ):
-    done = lpe_eval.run(argv, there)
+    done = lpe_eval.commands.ppl(argv, there)
     assert done.code == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(sentence)

@@ -13,13 +13,13 @@ from test_fairseq import write as write_fairseq
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
+from lpe_eval.commands.inspect import inspect_checkpoint, stored_types
 from lpe_eval.errors import CheckpointError
-from lpe_eval.inspection import inspect_checkpoint, stored_types
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.checkpoints.native import Native
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.spec.model_spec import CheckpointSpec
-from lpe_eval.spec.run_spec import PerplexitySpec
+from lpe_eval.spec.ppl_spec import PerplexitySpec
 
 SHAPE = {"width": 16, "layers": 2, "heads": 2, "mlp_width": 32, "train_length": 32}
 

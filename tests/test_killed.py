@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from lpe_eval import table
-from lpe_eval.report.reading import read_csv
-from lpe_eval.report.store import read_run
+from lpe_eval.report.folders.ppl import read_run
+from lpe_eval.report.folders.reading import read_csv
 from lpe_eval.spec.fingerprint import spec_text
 from tests.test_che_run import tiny
 from tests.test_perplexity import checkpoint
@@ -70,14 +70,14 @@ def che(out: str) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(lpe_eval: Warm, place: Path) -> float:
     """Seconds of a run that nothing disturbs; one lies in `run`, and such a training in `trained`."""
-    assert lpe_eval.run(ppl("run"), place).code == 0
-    assert lpe_eval.run(train("trained"), place).code == 0
+    assert lpe_eval.commands.ppl(ppl("run"), place).code == 0
+    assert lpe_eval.commands.ppl(train("trained"), place).code == 0
     return seconds_of(lpe_eval, ppl("timed run"), place)
 
 
 def seconds_of(lpe_eval: Warm, argv: list[str], place: Path) -> float:
     began = time.monotonic()
-    assert lpe_eval.run(argv, place).code == 0
+    assert lpe_eval.commands.ppl(argv, place).code == 0
     return time.monotonic() - began
 
 
@@ -114,7 +114,7 @@ def killed_until_it_ends(
                 break
             kills += 1
             check(folder)
-        ended = lpe_eval.run(argv(folder.name), place)
+        ended = lpe_eval.commands.ppl(argv(folder.name), place)
         assert ended.code == 0, ended.stderr
         assert not list(folder.rglob("*.partial"))
     return folders
@@ -203,7 +203,7 @@ def test_encoders_whose_training_is_killed_end_with_the_same_tables_and_weights(
 
 def test_a_training_that_has_ended_is_not_run_again(lpe_eval: Warm, place: Path, undisturbed: float):
     before = (place / "trained" / "provenance.json").stat().st_mtime_ns
-    ended = lpe_eval.run(train("trained"), place)
+    ended = lpe_eval.commands.ppl(train("trained"), place)
     assert ended.code == 0
     assert "checkpoint: trained" in ended.stderr
     assert (place / "trained" / "provenance.json").stat().st_mtime_ns == before
@@ -234,7 +234,7 @@ def test_ctrl_c_keeps_what_is_done_and_exits_with_130(lpe_eval: Warm, place: Pat
             "error: interrupted; what was finished is kept, and the same command goes on from there\n"
         )
         assert done()
-        assert lpe_eval.run(argv(out), place).code == 0
+        assert lpe_eval.commands.ppl(argv(out), place).code == 0
     assert (place / "interrupted" / "rows.csv").read_bytes() == (place / "run" / "rows.csv").read_bytes()
     weights = "model.safetensors"
     assert (place / "stopped" / weights).read_bytes() == (place / "trained" / weights).read_bytes()
@@ -250,8 +250,8 @@ def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(
         first = lpe_eval.start(argv(out), place)
         until(done)
         os.kill(first.pid, signal.SIGSTOP)
-        second = lpe_eval.run(argv(out), place)
-        over = lpe_eval.run([*argv(out), "--overwrite"], place)
+        second = lpe_eval.commands.ppl(argv(out), place)
+        over = lpe_eval.commands.ppl([*argv(out), "--overwrite"], place)
         os.kill(first.pid, signal.SIGCONT)
         assert lpe_eval.wait(first).code == 0
         for refused in (second, over):
@@ -283,7 +283,7 @@ def test_a_checkpoint_deleted_while_another_is_measured_has_failed_cells_and_the
         "alibi": {"ok"}, "doomed": {"failed"}, "kerple_log": {"ok"},
     }  # fmt: skip
     shutil.copytree(place / "rope", place / "doomed")
-    assert lpe_eval.run(argv, place).code == 0, "cells that failed are measured again"
+    assert lpe_eval.commands.ppl(argv, place).code == 0, "cells that failed are measured again"
     assert set(read_run(place / "bereft").rows.status) == {"ok"}
 
 

@@ -13,11 +13,11 @@ from lpe_eval import table
 from lpe_eval.cli import app
 from lpe_eval.errors import CheckpointError, OutputError, SpecError, UnknownName
 from lpe_eval.model.checkpoint import LoadOptions, locate
-from lpe_eval.report.reading import read_csv, read_run
-from lpe_eval.report.speed_table import SpeedFolder
-from lpe_eval.report.store import open_run
+from lpe_eval.report.folders.ppl import open_run
+from lpe_eval.report.folders.reading import read_csv, read_run
+from lpe_eval.report.folders.speed import SpeedFolder
 from lpe_eval.spec.model_spec import CHECKPOINT_SCHEMA
-from lpe_eval.spec.run_spec import PerplexitySpec
+from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.spec.speed_spec import SpeedSpec
 from lpe_eval.spec.tasks import load_yaml, parse_spec, read_task
 from lpe_eval.spec.train_spec import TrainSpec

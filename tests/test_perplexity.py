@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from lpe_eval.cli import app
 from lpe_eval.model.checkpoints.native import Native
 from lpe_eval.model.transformer import Transformer
-from lpe_eval.report.store import read_run
+from lpe_eval.report.folders.ppl import read_run
 from lpe_eval.spec.model_spec import CheckpointSpec
 
 SHAPE = {"width": 16, "layers": 2, "heads": 2, "mlp_width": 32, "train_length": 32}
@@ -170,7 +170,7 @@ def test_weights_that_are_not_finite_make_an_error_and_exit_code_four(models, te
 
 def test_a_run_goes_on_where_it_stopped_and_measures_nothing_twice(models, text, tmp_path, monkeypatch):
     ppl(models, text, tmp_path / "whole", "--lengths", "16,32")
-    from lpe_eval.report.store import RunStore
+    from lpe_eval.report.folders.ppl import RunStore
 
     original, saved = RunStore.save, []
 

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
-from lpe_eval.report.looks import looks_of
-from lpe_eval.report.plots import OFF_SCALE, perplexity_figure, position_figure, save
-from lpe_eval.report.reading import typed_frame
-from lpe_eval.report.ticks import readable, readable_ticks, short_length, thinned
+from lpe_eval.report.figures.ppl import OFF_SCALE, perplexity_figure, position_figure, save
+from lpe_eval.report.figures.style import looks_of
+from lpe_eval.report.figures.ticks import readable, readable_ticks, short_length, thinned
+from lpe_eval.report.folders.reading import typed_frame
 
 LENGTHS = (128, 512, 2048, 16384)
 
@@ -239,7 +239,8 @@ def test_a_figure_that_cannot_be_written_is_one_sentence(tmp_path):
 
 def test_plotting_leaves_pyplot_and_torch_alone():
     program = (
-        "import sys, lpe_eval.report.plots; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+        "import sys, lpe_eval.report.figures.ppl\n"
+        "sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from lpe_eval.cli import app
 from lpe_eval.measure.provenance import begin, cost, driver_version, end, invocation, publishable, source
-from lpe_eval.report.store import read_run
+from lpe_eval.report.folders.ppl import read_run
 from lpe_eval.spec.tasks import read_task
 
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lpe_eval.measure import recorded
-from lpe_eval.measure.stacked import Stack
 from lpe_eval.model import offsets
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.encodings import fire, transformer_xl
+from lpe_eval.train import recorded
+from lpe_eval.train.stack import Stack
 
 ALL = [*ENCODINGS, "kerple_power", "sandwich", "xpos", {"name": "xpos", "centre": "length"}, "randomized(kerple_log)"]
 

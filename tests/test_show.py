@@ -12,8 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from lpe_eval import table
-from lpe_eval.citing import citations
 from lpe_eval.cli import app
+from lpe_eval.commands.cite import citations
 from lpe_eval.data.corpus import Corpus
 from lpe_eval.model.checkpoints.native import Native
 from lpe_eval.model.encoding import Encoding
@@ -21,7 +21,7 @@ from lpe_eval.model.rotary import AnyScaling
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.registry import CORPORA, ENCODINGS, PROBLEMS
 from lpe_eval.report.citations import Entry, entries, once_each, own_entry
-from lpe_eval.report.reading import csv_bytes
+from lpe_eval.report.folders.reading import csv_bytes
 from lpe_eval.spec.che_spec import read_protocol
 from lpe_eval.spec.model_spec import CheckpointSpec
 from lpe_eval.spec.tasks import read_task, task_names

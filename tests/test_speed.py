@@ -9,13 +9,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lpe_eval import table, timing
+from lpe_eval import table
 from lpe_eval.cli import app
+from lpe_eval.commands import speed as timing
 from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.measure.peak import Peak, peak_of
 from lpe_eval.measure.speed import Case, Passes, seconds_in_turn, unit_of
 from lpe_eval.measure.speed import timing as timing_of
-from lpe_eval.report.speed_table import SpeedFolder, speed_figure
+from lpe_eval.report.folders.speed import SpeedFolder, speed_figure
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.model_spec import ModelSpec
 from lpe_eval.spec.speed_spec import SpeedSpec, parse_encodings, parse_modes

@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from lpe_eval.errors import SpecError
-from lpe_eval.measure.stacked import Stack
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.spec.model_spec import ModelSpec
+from lpe_eval.train.stack import Stack
 
 RATES = (1e-3, 3e-3, 1e-2)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lpe_eval import table
-from lpe_eval.report.statistics import MIN_DOCUMENTS, paired_difference, summarise
+from lpe_eval.report.numbers.statistics import MIN_DOCUMENTS, paired_difference, summarise
 from lpe_eval.table import BlockSum, CellKey, Facts, Measurement
 
 FACTS = Facts("alibi", 512, "custom", 1, "novels", "test", 7, "float32", "cpu")

@@ -13,9 +13,9 @@ import pytest
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
-from lpe_eval.report.reading import read_csv
-from lpe_eval.report.statistics import summarise
-from lpe_eval.report.store import open_run, read_run
+from lpe_eval.report.folders.ppl import open_run, read_run
+from lpe_eval.report.folders.reading import read_csv
+from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.table import BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
 
 SPEC = "models: [ours]\nlengths: [128, 256]\n"

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from lpe_eval.cli import app
 from lpe_eval.errors import SpecError
+from lpe_eval.report.folders.train import LogRow, ended_training
 from lpe_eval.report.model_card import last_tenth, model_card
-from lpe_eval.report.training_folder import LogRow, ended_training
 from lpe_eval.spec.fingerprint import spec_text
 from lpe_eval.spec.study_spec import StudySpec
 from lpe_eval.spec.tasks import parse_spec

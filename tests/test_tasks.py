@@ -3,7 +3,7 @@
 import pytest
 
 from lpe_eval.errors import SpecError, UnknownName
-from lpe_eval.spec.run_spec import PerplexitySpec, parse_lengths, parse_protocols
+from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols
 from lpe_eval.spec.tasks import parse_spec, read_task, task_names
 
 FINGERPRINTS = {

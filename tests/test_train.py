@@ -10,10 +10,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from lpe_eval.commands.train import train
 from lpe_eval.errors import DataError, DivergedError, OutputError
-from lpe_eval.measure.train import Trainer, learning_rate
 from lpe_eval.spec.train_spec import TrainSpec
-from lpe_eval.training import train
+from lpe_eval.train.text import Trainer, learning_rate
 
 CPU = torch.device("cpu")
 STREAM = torch.arange(4000, dtype=torch.int32) % 7

@@ -104,7 +104,7 @@ def warm(folder: Path) -> Iterator[Warm]:
 
 def serve() -> None:
     """The helper: forks a process for each order that comes in, and says how it ended when it is asked."""
-    for name in ("lpe_eval.run", "lpe_eval.training", "lpe_eval.report.plots"):
+    for name in ("lpe_eval.commands.ppl", "lpe_eval.commands.train", "lpe_eval.report.figures.ppl"):
         importlib.import_module(name)
     for line in sys.stdin:
         order = json.loads(line)

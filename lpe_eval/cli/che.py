@@ -70,7 +70,7 @@ def che(
     """
     with told():
         from lpe_eval.spec.che_spec import CheSpec, parse_encoding_list, read_protocol
-        from lpe_eval.spec.run_spec import parse_lengths
+        from lpe_eval.spec.ppl_spec import parse_lengths
         from lpe_eval.spec.tasks import parse_spec
 
         if train != bool(encoding):
@@ -100,10 +100,11 @@ def evaluated(spec: "CheSpec", out: Path | None, overwrite: bool, quiet: bool, b
     import shutil
     from functools import partial
 
-    from lpe_eval import comparing, console
-    from lpe_eval.algorithmic import evaluate
+    from lpe_eval import console
     from lpe_eval.cli.compare import compared
-    from lpe_eval.report.che_summary import shown
+    from lpe_eval.commands import compare as comparing
+    from lpe_eval.commands.che import evaluate
+    from lpe_eval.report.tables.che import shown
 
     opened = comparing.open_baselines(baselines)
     tell = (lambda sentence: None) if quiet else console.note

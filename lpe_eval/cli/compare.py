@@ -9,7 +9,7 @@ from lpe_eval.cli.app import MEASURE, app, told
 from lpe_eval.errors import SpecError
 
 if TYPE_CHECKING:
-    from lpe_eval.comparing import Comparison
+    from lpe_eval.commands.compare import Comparison
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -47,7 +47,7 @@ def compare(
     baseline are left out.
     """
     with told():
-        from lpe_eval import comparing
+        from lpe_eval.commands import compare as comparing
         from lpe_eval.console import note
 
         rules = comparing.parse_rules(tolerance, sigmas, allow or [])
@@ -65,7 +65,8 @@ def compare(
 
 def compared(comparison: "Comparison") -> None:
     """Shows a comparison, and ends in an error where the run may not pass."""
-    from lpe_eval import comparing, console
+    from lpe_eval import console
+    from lpe_eval.commands import compare as comparing
 
     rows = comparing.shown(comparison.verdicts)
     console.listing(comparing.title(comparison), comparing.COLUMNS, rows)

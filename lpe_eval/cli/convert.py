@@ -19,8 +19,8 @@ def convert(
 ) -> None:
     """Write the native form of a checkpoint: config.yaml and model.safetensors."""
     with told():
+        from lpe_eval.commands.convert import convert_checkpoint
         from lpe_eval.console import note
-        from lpe_eval.conversion import convert_checkpoint
 
         for sentence in convert_checkpoint(source, destination, dtype, tokenizer, as_published, overwrite):
             note(sentence)

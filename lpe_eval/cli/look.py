@@ -27,7 +27,7 @@ def plot(
 ) -> None:
     """Draw the figures of one or several runs again: perplexity, algorithmic problems, or a speed measurement."""
     with told():
-        from lpe_eval.report.figures import draw_folders
+        from lpe_eval.report.figures.together import draw_folders
 
         for path in draw_folders(runs, out or runs[0] / "figures"):
             typer.echo(path)
@@ -46,9 +46,9 @@ def inspect(
 ) -> None:
     """Say what a checkpoint is: format, shape, encoding and its parameters, tokenizer, and what `ppl` would measure."""
     with told():
+        from lpe_eval.commands.inspect import inspect_checkpoint
         from lpe_eval.console import listing, note
-        from lpe_eval.inspection import inspect_checkpoint
-        from lpe_eval.spec.run_spec import PerplexitySpec
+        from lpe_eval.spec.ppl_spec import PerplexitySpec
         from lpe_eval.spec.tasks import parse_spec, read_task
 
         changes = {
@@ -74,7 +74,7 @@ def list_(
 ) -> None:
     """List what can be named: encodings, tasks, released checkpoints, corpora, checkpoint formats, attention paths."""
     with told():
-        from lpe_eval.catalogue import catalogue
+        from lpe_eval.commands.list import catalogue
         from lpe_eval.console import listing
 
         columns, rows = catalogue(what)

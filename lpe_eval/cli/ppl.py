@@ -24,7 +24,7 @@ from lpe_eval.cli.app import (
 from lpe_eval.errors import SomeCellsFailed, SpecError
 
 if TYPE_CHECKING:
-    from lpe_eval.spec.run_spec import PerplexitySpec
+    from lpe_eval.spec.ppl_spec import PerplexitySpec
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -112,7 +112,7 @@ def ppl(
     context.
     """
     with told():
-        from lpe_eval.spec.run_spec import PerplexitySpec, parse_lengths, parse_protocols
+        from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols
         from lpe_eval.spec.tasks import parse_spec, read_task
 
         chosen = read_task(task)
@@ -156,9 +156,10 @@ def perplexity(
     """Runs a perplexity spec, shows its table and compares it with `baselines`; with `dry_run`, only its plan."""
     from functools import partial
 
-    from lpe_eval import comparing, console
+    from lpe_eval import console
     from lpe_eval.cli.compare import compared
-    from lpe_eval.run import estimate, perplexity
+    from lpe_eval.commands import compare as comparing
+    from lpe_eval.commands.ppl import estimate, perplexity
 
     # Read before anything is measured, since a slip in a name is better told now than in an hour.
     opened = comparing.open_baselines(baselines)

@@ -28,7 +28,7 @@ def run(
     """Run what a spec file says: perplexity, a training, a study of many, speed, or algorithmic problems."""
     with told():
         from lpe_eval.spec.che_spec import CheSpec
-        from lpe_eval.spec.run_spec import PerplexitySpec
+        from lpe_eval.spec.ppl_spec import PerplexitySpec
         from lpe_eval.spec.speed_spec import SpeedSpec
         from lpe_eval.spec.study_spec import StudySpec
         from lpe_eval.spec.tasks import load_yaml, parse_spec

@@ -9,7 +9,7 @@ from lpe_eval.cli.app import LOOK, app, told
 from lpe_eval.errors import SpecError
 
 if TYPE_CHECKING:
-    from lpe_eval.showing import Folder
+    from lpe_eval.commands.show import Folder
 
 
 @app.command(rich_help_panel=LOOK)
@@ -23,7 +23,7 @@ def show(
     """Say what a run measured, with what, where and how long, and its values; or what to cite for it."""
     with told():
         from lpe_eval import console
-        from lpe_eval.showing import open_folder, spec_text, tables, understood
+        from lpe_eval.commands.show import open_folder, spec_text, tables, understood
 
         if cite and spec:
             raise SpecError("--cite and --spec each print one thing alone; choose one")
@@ -32,7 +32,7 @@ def show(
             typer.echo(spec_text(found), nl=False)
             return
         if cite:
-            from lpe_eval.citing import citations
+            from lpe_eval.commands.cite import citations
 
             with understood(run):
                 cited = citations(found.spec, found.provenance, found.rows)
@@ -49,7 +49,7 @@ def show(
 
 def _values(found: "Folder") -> None:
     from lpe_eval import console
-    from lpe_eval.showing import losses, metric, summary
+    from lpe_eval.commands.show import losses, metric, summary
 
     rows = found.rows
     match found.kind:
@@ -63,7 +63,7 @@ def _values(found: "Folder") -> None:
         case "che":
             console.listing(*summary(found.path))
         case "speed":
-            from lpe_eval.timing import COLUMNS, notes, shown
+            from lpe_eval.commands.speed import COLUMNS, notes, shown
 
             for mode in dict.fromkeys(row["mode"] for row in rows):
                 console.listing(mode, COLUMNS, shown(rows, mode))

@@ -52,7 +52,7 @@ def speed(
     that of one pass beyond holding the model, each number from a process of its own.
     """
     with told():
-        from lpe_eval.spec.run_spec import parse_lengths
+        from lpe_eval.spec.ppl_spec import parse_lengths
         from lpe_eval.spec.speed_spec import SpeedSpec, parse_encodings, parse_modes
         from lpe_eval.spec.tasks import parse_spec
 
@@ -77,8 +77,8 @@ def timed(spec: "SpeedSpec", out: Path | None, overwrite: bool, quiet: bool) -> 
     from functools import partial
 
     from lpe_eval import console
-    from lpe_eval.timing import COLUMNS, notes, shown
-    from lpe_eval.timing import speed as measure_speed
+    from lpe_eval.commands.speed import COLUMNS, notes, shown
+    from lpe_eval.commands.speed import speed as measure_speed
 
     tell = (lambda sentence: None) if quiet else console.note
     outcome = measure_speed(spec, out, overwrite, partial(console.progress, quiet=quiet), tell)

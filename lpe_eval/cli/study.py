@@ -14,7 +14,7 @@ def studied(spec: "StudySpec", out: Path | None, device: str, jobs: int | None, 
     from functools import partial
 
     from lpe_eval import console
-    from lpe_eval.study import study
+    from lpe_eval.commands.study import study
 
     tell = (lambda sentence: None) if quiet else console.note
     outcome = study(spec, out, device, jobs, partial(console.progress, quiet=quiet), tell)

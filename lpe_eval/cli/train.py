@@ -68,7 +68,7 @@ def trained(spec: "TrainSpec", out: Path | None, device: str, overwrite: bool, q
     from functools import partial
 
     from lpe_eval import console
-    from lpe_eval.training import train as train_model
+    from lpe_eval.commands.train import train as train_model
 
     folder = train_model(spec, out, device, overwrite, partial(console.progress, quiet=quiet))
     console.note(f"checkpoint: {folder}   measure it: lpe-eval ppl -m {folder}")

@@ -10,8 +10,8 @@ from lpe_eval.data.windows import plan, resolve
 from lpe_eval.errors import SpecError
 from lpe_eval.measure.by_length import Plan, distinct_inputs
 from lpe_eval.model.checkpoint import LoadOptions, Located, Peek, locate
+from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
-from lpe_eval.spec.run_spec import PerplexitySpec
 from lpe_eval.table import CellKey
 
 

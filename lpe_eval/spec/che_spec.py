@@ -10,7 +10,7 @@ from lpe_eval.errors import SpecError, UnknownName
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.fingerprint import fingerprint
 from lpe_eval.spec.model_spec import ModelSpec
-from lpe_eval.spec.run_spec import parse_lengths
+from lpe_eval.spec.ppl_spec import parse_lengths
 from lpe_eval.spec.tasks import read_yaml, tasks_folder
 
 LONGEST_STRING = 1 << 16

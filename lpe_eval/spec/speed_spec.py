@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from lpe_eval.errors import SpecError
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.model_spec import ModelSpec
-from lpe_eval.spec.run_spec import LONGEST_EVER
+from lpe_eval.spec.ppl_spec import LONGEST_EVER
 from lpe_eval.spec.train_spec import refuse_huge
 
 Mode = Literal["forward", "train"]

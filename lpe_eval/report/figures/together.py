@@ -7,10 +7,10 @@ import pandas as pd
 
 from lpe_eval import table
 from lpe_eval.errors import SpecError
-from lpe_eval.report.che_summary import draw_scores
-from lpe_eval.report.plots import perplexity_figure, position_figure, save
-from lpe_eval.report.reading import Run, read_csv, read_run
-from lpe_eval.report.speed_table import draw_speed
+from lpe_eval.report.figures.ppl import perplexity_figure, position_figure, save
+from lpe_eval.report.folders.reading import Run, read_csv, read_run
+from lpe_eval.report.folders.speed import draw_speed
+from lpe_eval.report.tables.che import draw_scores
 
 _CHE, _SPEED = "che.csv", "speed.csv"
 

@@ -15,7 +15,7 @@ from lpe_eval.measure.plan import work_per_token
 from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import begin, end, publishable
 from lpe_eval.measure.speed import UNIT, Case, Passes, seconds_in_turn, timing, unit_of
-from lpe_eval.report.speed_table import SpeedFolder, draw_speed
+from lpe_eval.report.folders.speed import SpeedFolder, draw_speed
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.speed_spec import Mode, SpeedSpec
 from lpe_eval.table import SCHEMA

@@ -23,12 +23,12 @@ from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import begin, cost, end, publishable
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.plain import json_of
-from lpe_eval.report.figures import draw_perplexity, n_tokenizers
-from lpe_eval.report.reading import read_csv
-from lpe_eval.report.statistics import summarise
-from lpe_eval.report.store import open_run, read_run
+from lpe_eval.report.figures.together import draw_perplexity, n_tokenizers
+from lpe_eval.report.folders.ppl import open_run, read_run
+from lpe_eval.report.folders.reading import read_csv
+from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.spec.fingerprint import run_id, spec_text
-from lpe_eval.spec.run_spec import PerplexitySpec
+from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.table import COST, SCHEMA, Facts, Measurement
 
 _BATCH_TOKENS, _BATCH_TOKENS_CPU = 16384, 4096

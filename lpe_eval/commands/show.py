@@ -17,7 +17,7 @@ from lpe_eval import table
 from lpe_eval.console import clock, number
 from lpe_eval.errors import LpeEvalError, OutputError, SpecError
 from lpe_eval.plain import Unreadable, json_of, read_plain, yaml_of
-from lpe_eval.report.reading import MARKER, read_csv, read_marker
+from lpe_eval.report.folders.reading import MARKER, read_csv, read_marker
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Title, columns, rows."""

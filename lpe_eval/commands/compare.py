@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lpe_eval.errors import OutputError, RegressionFound, SpecError, UnknownName
-from lpe_eval.report.atomic import write_atomically
-from lpe_eval.report.baseline import find_baseline, write_baseline
-from lpe_eval.report.che_entries import che_entries
-from lpe_eval.report.gate import ALLOWABLE, Rules, Verdict, failing, judge
-from lpe_eval.report.joining import Entry, entries
-from lpe_eval.report.reading import read_run
-from lpe_eval.report.student import MOST_SIGMAS
-from lpe_eval.report.verdicts import as_json, as_junit, counts, percent, protocol, sentence
+from lpe_eval.report.folders.atomic import write_atomically
+from lpe_eval.report.folders.reading import read_run
+from lpe_eval.report.gate.baseline import find_baseline, write_baseline
+from lpe_eval.report.gate.che_entries import che_entries
+from lpe_eval.report.gate.joining import Entry, entries
+from lpe_eval.report.gate.judge import ALLOWABLE, Rules, Verdict, failing, judge
+from lpe_eval.report.gate.verdicts import as_json, as_junit, counts, percent, protocol, sentence
+from lpe_eval.report.numbers.student import MOST_SIGMAS
 from lpe_eval.table import CHE_METRICS
 
 COLUMNS = ("model", "at", "change, %", "allowed", "over", "verdict")

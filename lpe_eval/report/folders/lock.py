@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.atomic import write_atomically
+from lpe_eval.report.folders.atomic import write_atomically
 
 LOCK = ".lock"
 Held = TypeVar("Held", bound="HeldFolder")

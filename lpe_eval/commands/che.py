@@ -19,14 +19,14 @@ from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.problem_rows import ScoredRows, rows_without_value, scored_rows
 from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import begin, end, publishable
-from lpe_eval.measure.train_problem import Look, ProblemTrainer, SnapshotError
 from lpe_eval.model import encoder_folder as stored
-from lpe_eval.report.che_folder import CellName, CheCell, CheFolder, slug_of
-from lpe_eval.report.che_summary import che_frame, draw_scores
+from lpe_eval.report.folders.che import CellName, CheCell, CheFolder, slug_of
+from lpe_eval.report.tables.che import che_frame, draw_scores
 from lpe_eval.spec.che_checkpoint import CheCheckpointSpec, TrainedTask
 from lpe_eval.spec.che_spec import CheProtocol, CheSpec
 from lpe_eval.spec.fingerprint import run_id
 from lpe_eval.table import SCHEMA, CheRow
+from lpe_eval.train.problem import Look, ProblemTrainer, SnapshotError
 
 _SECONDS_BETWEEN_SNAPSHOTS = 30.0
 

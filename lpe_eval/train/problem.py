@@ -28,11 +28,11 @@ from torch.nn import functional as F
 from lpe_eval.data.problem import Problem, Sample, assemble
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.score_problem import correct_answers, problem_test_set
-from lpe_eval.measure.stacked import Stack
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.spec.che_spec import CheProtocol
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.model_spec import ModelSpec
+from lpe_eval.train.stack import Stack
 
 _UNREADABLE = (
     *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError),

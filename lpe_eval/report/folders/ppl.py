@@ -32,9 +32,9 @@ import pandas as pd
 from lpe_eval import table
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, printable
-from lpe_eval.report.atomic import PARTIAL, write_atomically
-from lpe_eval.report.lock import LOCK, HeldFolder
-from lpe_eval.report.reading import (
+from lpe_eval.report.folders.atomic import PARTIAL, write_atomically
+from lpe_eval.report.folders.lock import LOCK, HeldFolder
+from lpe_eval.report.folders.reading import (
     MARKER,
     UNFIT,
     Run,

@@ -27,9 +27,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.atomic import write_atomically
-from lpe_eval.report.looks import STYLE, Look, looks_of
-from lpe_eval.report.ticks import readable, readable_ticks, short_length, thinned
+from lpe_eval.report.figures.style import STYLE, Look, looks_of
+from lpe_eval.report.figures.ticks import readable, readable_ticks, short_length, thinned
+from lpe_eval.report.folders.atomic import write_atomically
 from lpe_eval.table import LABELS
 
 OFF_SCALE = 20.0

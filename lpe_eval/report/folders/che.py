@@ -36,10 +36,10 @@ import yaml
 from lpe_eval import table
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, read_plain, yaml_of
-from lpe_eval.report.atomic import PARTIAL
-from lpe_eval.report.che_summary import SUMMARY_COLUMNS, summary_records
-from lpe_eval.report.lock import LOCK, HeldFolder
-from lpe_eval.report.reading import MARKER, UNFIT, csv_bytes, read_marker, require_kinds, typed_frame
+from lpe_eval.report.folders.atomic import PARTIAL
+from lpe_eval.report.folders.lock import LOCK, HeldFolder
+from lpe_eval.report.folders.reading import MARKER, UNFIT, csv_bytes, read_marker, require_kinds, typed_frame
+from lpe_eval.report.tables.che import SUMMARY_COLUMNS, summary_records
 from lpe_eval.spec.che_checkpoint import TrainedTask
 from lpe_eval.table import CheRow, StringCounts
 

@@ -15,13 +15,13 @@ from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.facts import corpus_facts
 from lpe_eval.measure.progress import Progress
 from lpe_eval.measure.provenance import begin, cost, end, publishable
-from lpe_eval.measure.train import Trainer, TrainingStateError, TrainingStep
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.checkpoints.native import Native
-from lpe_eval.report.training_folder import LogRow, TrainingFolder
+from lpe_eval.report.folders.train import LogRow, TrainingFolder
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.model_spec import CheckpointSpec
 from lpe_eval.spec.train_spec import TrainSpec
+from lpe_eval.train.text import Trainer, TrainingStateError, TrainingStep
 
 _LOG_EVERY = 20
 _ALL_TEXT = 1 << 40

@@ -24,8 +24,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from lpe_eval.report.che_scores import ERRORS, Runs, TaskScore, by_run, is_known, level_order, records_of, task_scores
-from lpe_eval.report.looks import STYLE, Look, looks_of
+from lpe_eval.report.figures.style import STYLE, Look, looks_of
+from lpe_eval.report.numbers.che_scores import (
+    ERRORS,
+    Runs,
+    TaskScore,
+    by_run,
+    is_known,
+    level_order,
+    records_of,
+    task_scores,
+)
 from lpe_eval.table import LABELS, LEVELS
 
 _GREY, _SHADE = "#555555", "#E9E9E9"

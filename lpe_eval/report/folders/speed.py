@@ -21,12 +21,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
-from lpe_eval.report.atomic import PARTIAL
-from lpe_eval.report.lock import LOCK, HeldFolder
-from lpe_eval.report.looks import STYLE, looks_of
-from lpe_eval.report.plots import save
-from lpe_eval.report.reading import csv_bytes, read_csv
-from lpe_eval.report.ticks import readable, readable_ticks, short_length, thinned
+from lpe_eval.report.figures.ppl import save
+from lpe_eval.report.figures.style import STYLE, looks_of
+from lpe_eval.report.figures.ticks import readable, readable_ticks, short_length, thinned
+from lpe_eval.report.folders.atomic import PARTIAL
+from lpe_eval.report.folders.lock import LOCK, HeldFolder
+from lpe_eval.report.folders.reading import csv_bytes, read_csv
 from lpe_eval.table import LABELS
 
 _FILES = ("speed.csv", "provenance.json", "spec.yaml")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.lock import HeldFolder
+from lpe_eval.report.folders.lock import HeldFolder
 
 _CHECKPOINT = ("config.yaml", "model.safetensors")
 _FILES = ("training_state.pt", "provenance.json", "training.csv", *_CHECKPOINT, "spec.yaml")

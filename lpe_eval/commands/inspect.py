@@ -28,7 +28,7 @@ from lpe_eval.model.foreign.rope_override import rotary_modules
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer_model import TransformerModel
-from lpe_eval.spec.run_spec import PerplexitySpec
+from lpe_eval.spec.ppl_spec import PerplexitySpec
 
 _FEW = 16
 """A tensor of so many numbers is written out; of a larger one, its range."""

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lpe_eval.report.che_plots import heat_map, length_curves
-from lpe_eval.report.che_scores import TaskScore, task_scores
-from lpe_eval.report.plots import save
-from lpe_eval.report.reading import typed_frame
+from lpe_eval.report.figures.che import heat_map, length_curves
+from lpe_eval.report.figures.ppl import save
+from lpe_eval.report.folders.reading import typed_frame
+from lpe_eval.report.numbers.che_scores import TaskScore, task_scores
 from lpe_eval.table import CHE, LEVELS, CheRow
 
 SUMMARY_COLUMNS = (

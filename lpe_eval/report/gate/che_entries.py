@@ -16,8 +16,8 @@ from typing import Any
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
-from lpe_eval.report.joining import Entry
-from lpe_eval.report.reading import UNFIT, read_csv, read_mapping, read_parquet
+from lpe_eval.report.folders.reading import UNFIT, read_csv, read_mapping, read_parquet
+from lpe_eval.report.gate.joining import Entry
 from lpe_eval.table import BlockSum
 
 

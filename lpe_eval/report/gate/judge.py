@@ -59,10 +59,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lpe_eval.report.joining import ASPECTS, WORSE_IS, Entry, Match, join
-from lpe_eval.report.shared_text import SharedText, n_tokens, shared_text
-from lpe_eval.report.statistics import paired_difference
-from lpe_eval.report.student import student
+from lpe_eval.report.gate.joining import ASPECTS, WORSE_IS, Entry, Match, join
+from lpe_eval.report.gate.shared_text import SharedText, n_tokens, shared_text
+from lpe_eval.report.numbers.statistics import paired_difference
+from lpe_eval.report.numbers.student import student
 from lpe_eval.table import BLOCK_TARGETS, CHE_METRICS, BlockSum
 
 VERDICTS = ("worse", "missing", "not comparable", "better", "new", "same")

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import pandas as pd
 
+import lpe_eval
 from lpe_eval import table
 from lpe_eval.errors import OutputError, SpecError, UnknownName
-from lpe_eval.report.atomic import PARTIAL, write_atomically
-from lpe_eval.report.che_entries import che_entries
-from lpe_eval.report.reading import (
+from lpe_eval.report.folders.atomic import PARTIAL, write_atomically
+from lpe_eval.report.folders.reading import (
     MARKER,
     UNFIT,
     Run,
@@ -37,6 +37,7 @@ from lpe_eval.report.reading import (
     read_run,
     typed_frame,
 )
+from lpe_eval.report.gate.che_entries import che_entries
 
 FOLDER = Path("results/baselines")
 _OF_TEXT = ("rows.csv", "by_document.parquet", "provenance.json", "spec.yaml")
@@ -143,5 +144,5 @@ def _refuse_unfit(folder: Path, rows: pd.DataFrame, cells: int, key: tuple[str, 
 
 def _shipped() -> list[Path]:
     """`results/baselines/` of the package: inside an installed one, beside it in a source checkout."""
-    package = Path(__file__).parent.parent
+    package = Path(lpe_eval.__file__).parent
     return [place for place in (package / "baselines", package.parent / FOLDER) if place.is_dir()]

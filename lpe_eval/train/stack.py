@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpe_eval.errors import SpecError
-from lpe_eval.measure.recorded import Recorded
-from lpe_eval.measure.run_axis import with_run_axis
 from lpe_eval.model.transformer import Transformer
+from lpe_eval.train.recorded import Recorded
+from lpe_eval.train.run_axis import with_run_axis
 
 _BETA_1, _BETA_2, _EPS = 0.9, 0.999, 1e-8
 

@@ -18,9 +18,9 @@ import yaml
 from lpe_eval.errors import OutputError
 from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.progress import Progress, Tell
-from lpe_eval.report.atomic import write_atomically
+from lpe_eval.report.folders.atomic import write_atomically
+from lpe_eval.report.folders.train import ended_training, read_log
 from lpe_eval.report.model_card import model_card
-from lpe_eval.report.training_folder import ended_training, read_log
 from lpe_eval.spec.fingerprint import spec_text
 from lpe_eval.spec.study_spec import StudySpec
 from lpe_eval.spec.train_spec import TrainSpec

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from lpe_eval.report.gate import VERDICTS, Rules, Verdict, failing
+from lpe_eval.report.gate.judge import VERDICTS, Rules, Verdict, failing
 from lpe_eval.table import CHE_METRICS
 
 REPORT_SCHEMA = 1
