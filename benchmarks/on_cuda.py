@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, linear, scaled_dot_product_attention
 
-from lpe_eval.model import flex_kernels
+from lpe_eval.model import flex_kernels, fused_kernel
 from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.attentions import flex, fused
 from lpe_eval.model.attentions.dense import Dense
@@ -70,8 +70,8 @@ FAILURES: tuple[type[BaseException], ...] = (
     LookupError,
     AssertionError,
 )
-if fused.triton is not None:
-    FAILURES = (*FAILURES, fused.triton.errors.TritonError)
+if fused_kernel.triton is not None:
+    FAILURES = (*FAILURES, fused_kernel.triton.errors.TritonError)
 
 
 class Setting:
@@ -398,14 +398,14 @@ def tiles(setting: Setting) -> None:
     drawn, at = inputs(setting, length, setting.dtype), torch.arange(length, device=setting.device)
     with torch.no_grad():
         encoding = built("dape 32", setting)
-        own = fused.tile(setting.heads, setting.width, 32)
+        own = fused_kernel.tile(setting.heads, setting.width, 32)
         assert own is not None
         others = [(16, 16, 8, 1), (16, 32, 8, 1), (32, 16, 16, 1), (16, 16, 16, 1), (16, 16, 16, 2), (16, 16, 8, 2)]
         for shape in [*others, (16, 32, 16, 1), (32, 16, 8, 1), (32, 32, 16, 1), (16, 16, 4, 1)]:
             if setting.late():
                 return
             with setting.case(path="fused", tile=shape) as result:
-                fused.tile = lambda *_, shape=shape: type(own)(*shape)
+                fused_kernel.tile = lambda *_, shape=shape: type(own)(*shape)
                 result["milliseconds"] = several(lambda: fused.Fused.attend(*drawn, encoding, at, True), setting)
         for name, tile in (("alibi", (128, 64, 8, 2)), ("alibi", (128, 128, 8, 2)), ("alibi", (64, 64, 4, 2)),
                            ("fire", (128, 64, 8, 2)), ("fire", (128, 32, 8, 1)), ("fire", (64, 32, 4, 2))):  # fmt: skip
@@ -483,7 +483,7 @@ SECTIONS = {
 def environment(device: torch.device) -> dict[str, Any]:
     """What the figures depend on."""
     facts = {"torch": torch.__version__, "python": sys.version.split()[0], "date": time.strftime("%Y-%m-%d %H:%M")}
-    facts["triton"] = fused.triton.__version__ if fused.triton else None
+    facts["triton"] = fused_kernel.triton.__version__ if fused_kernel.triton else None
     facts["paths"] = list(ATTENTIONS.names())
     if device.type == "cuda":
         facts |= {"gpu": torch.cuda.get_device_name(), "capability": torch.cuda.get_device_capability()}

@@ -45,8 +45,8 @@ def main() -> None:
         open_corpus(CorpusSpec.parse("python-stdlib")),
         "test",
         open_tokenizer("bytes"),
-        max(arguments.lengths),
-        arguments.tokens,
+        longest=max(arguments.lengths),
+        max_tokens=arguments.tokens,
         seed=0,
         cap=max(arguments.lengths) + 1,
     )

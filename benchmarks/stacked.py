@@ -70,7 +70,7 @@ def candidates(
     spec = encoder_of(PROBLEM, encoding, protocol)
     strings = torch.Generator().manual_seed(0)
     sample = PROBLEM.sample(protocol.batch, length, strings, torch.device("cpu"))
-    tokens, targets = assemble(sample, PROBLEM).tokens.to(device), sample.targets.to(device)
+    tokens, targets = assemble(sample, PROBLEM).to(device), sample.targets.to(device)
     draws, rates = torch.Generator(device), [rate for _, rate in protocol.runs]
 
     def models() -> list:

@@ -44,7 +44,9 @@ def main() -> None:
         corpus = open_corpus(CorpusSpec.parse("python-stdlib"))
         _save_model(Path(folder), corpus, asked)
         tokenizer = open_tokenizer(f"hf:{folder}")
-        text = choose_documents(corpus, "test", tokenizer, asked.length, asked.tokens, seed=0, cap=asked.tokens)
+        text = choose_documents(
+            corpus, "test", tokenizer, longest=asked.length, max_tokens=asked.tokens, seed=0, cap=asked.tokens
+        )
         located = locate(f"hf:{folder}")
         ours = located.load(LoadOptions(torch.device("cpu")))
         theirs = GPTNeoXForCausalLM.from_pretrained(folder).eval()
@@ -104,7 +106,9 @@ def _ours(model, text: Selection, length: int, stride: int) -> float:
     windows = plan(ProtocolSpec(name="sliding", stride=stride), length, sizes, "never", "score", length)
     facts = Facts("rope", None, "custom", 0, "python-stdlib", "test", 0, "float32", "cpu")
     plans = [Plan(length, {key: windows})]
-    (cell,) = measure(model, text.documents, plans, facts, None, 16384, 0, lambda done: None)
+    (cell,) = measure(
+        model, text.documents, plans, facts, bos_id=None, batch_tokens=16384, seed=0, advance=lambda done: None
+    )
     return sum(block.nll_nats for block in cell.blocks) / sum(block.n_tokens for block in cell.blocks)
 
 

@@ -94,3 +94,12 @@ class SomeCellsFailed(LpeEvalError):
     """The run ended, but some cells have no value."""
 
     exit_code = 4
+
+
+def one_sentence(error: BaseException) -> str:
+    """The first line of an error; of one that is not of this family, its type before it."""
+    line = str(error).strip().partition("\n")[0].rstrip()
+    if isinstance(error, LpeEvalError):
+        return line
+    name = type(error).__name__
+    return f"{name}: {line}" if line else name

@@ -96,8 +96,8 @@ def yaml_of(text: str, keys_once: bool = True) -> Any:
         ValueError,
     ) as error:
         # PyYAML lets through whatever int, date and the like say of `!!int ''` or of 2020-99-99.
-        told = " ".join(str(error).split())[:300] if isinstance(error, _TELLING) else "a value does not fit its tag"
-        raise Unreadable(f"is not YAML: {told}") from error
+        detail = " ".join(str(error).split())[:300] if isinstance(error, _TELLING) else "a value does not fit its tag"
+        raise Unreadable(f"is not YAML: {detail}") from error
 
 
 def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:
@@ -149,3 +149,9 @@ def has_utf8_form(value: Any) -> bool:
 def printable(text: str) -> str:
     """A text that has a UTF-8 form: what stands for a byte that is not UTF-8 becomes an escape such as `\\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library says went wrong, and the next where the first only announces it."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).rstrip(".")

@@ -9,9 +9,11 @@ import functools
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from lpe_eval.errors import SpecError, UnknownName
 
@@ -54,13 +56,28 @@ class Room:
         if own:
             return self._public_class(f"{self.package}.{wanted}")
         if points:
-            try:
-                return points[0].load()
-            except _FAILURES as error:
-                raise SpecError(
-                    f"the {self.noun} {name!r} is registered by {points[0].value}, which fails: {error}"
-                ) from error
+            return _loaded(points[0], self.noun, name)
         raise UnknownName(self.noun, name, self.names())
+
+    def function(self, name: str, called: str) -> Callable[..., Any]:
+        """The function `called` of the member's module, for rooms whose members are modules.
+
+        Raises:
+            UnknownName: no file and no entry point has that name.
+            SpecError: an entry point cannot be imported, or the module has no such function.
+        """
+        wanted = name.strip().replace("-", "_")
+        points = [point for point in self._points() if point.name.replace("-", "_") == wanted]
+        if wanted in self._own():
+            module = importlib.import_module(f"{self.package}.{wanted}")
+        elif points:
+            module = _loaded(points[0], self.noun, name)
+        else:
+            raise UnknownName(self.noun, name, self.names())
+        found = getattr(module, called, None)
+        if not callable(found):
+            raise SpecError(f"the {self.noun} {name!r} has no function {called}")
+        return found
 
     def _own(self) -> tuple[str, ...]:
         return _files(self.package)
@@ -80,6 +97,13 @@ class Room:
         return found[0]
 
 
+def _loaded(point: metadata.EntryPoint, noun: str, name: str) -> Any:
+    try:
+        return point.load()
+    except _FAILURES as error:
+        raise SpecError(f"the {noun} {name!r} is registered by {point.value}, which fails: {error}") from error
+
+
 @functools.cache
 def _files(package: str) -> tuple[str, ...]:
     folder = _PACKAGE_ROOT.joinpath(*package.split(".")[1:])
@@ -97,3 +121,5 @@ CHECKPOINTS = Room("checkpoint format", "lpe_eval.model.checkpoints", "lpe_eval.
 CORPORA = Room("corpus", "lpe_eval.data.corpora", "lpe_eval.corpora")
 TOKENIZERS = Room("tokenizer", "lpe_eval.data.tokenizers", "lpe_eval.tokenizers")
 PROBLEMS = Room("problem", "lpe_eval.data.problems", "lpe_eval.problems")
+COMMANDS = Room("command", "lpe_eval.commands", "lpe_eval.commands")
+KINDS = Room("kind of run", "lpe_eval.report.kinds", "lpe_eval.kinds")

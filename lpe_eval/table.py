@@ -157,6 +157,20 @@ BY_STRING: tuple[Column, ...] = (
 )  # fmt: skip
 """`by_string.parquet`: how each string was answered by the run that was chosen; what pairs two folders."""
 
+ITEM = Column("item", "string", "", "one thing that was asked of a model: a document, a prompt, a string", key=True)
+TOTAL = Column("total", "float64", "see unit", "the metric summed over the item")
+COUNT = Column("count", "Int64", "", "how many summands the total has")
+N_ITEMS = Column("n_items", "Int64", "items", "items behind the value, which is the sum of totals over that of counts")
+
+ITEM_ROWS: tuple[Column, ...] = (
+    RUN, MODEL, ENCODING, TRAIN_LENGTH, TASK, TASK_VERSION, LENGTH, METRIC, VALUE, STDERR, UNIT, N_ITEMS, SEED, DTYPE,
+    DEVICE, ATTENTION, STATUS, NOTE, SCHEMA_COLUMN,
+)  # fmt: skip
+"""The table of a kind of run that declares none of its own: one number for a model, a length and a metric."""
+
+BY_ITEM: tuple[Column, ...] = (RUN, MODEL, TASK, LENGTH, METRIC, ITEM, DIGEST, TOTAL, COUNT)
+"""`by_item.parquet`: the sums behind `ITEM_ROWS`, the units of resampling and pairing."""
+
 CHE_METRICS: dict[str, str] = {
     "accuracy": "counted answer tokens that are right, of all counted ones",
     "exact_match": "answers whose counted tokens are all right",
@@ -213,50 +227,6 @@ class PositionSum(NamedTuple):
     context_to: int
     nll_nats: float
     n_tokens: int
-
-
-class CheRow(NamedTuple):
-    """One row of `che.csv`: the fields are the columns of `CHE`, in their order.
-
-    What is unknown is None; a cell without a value (status `n/a` or `failed`) has the value None and a note.
-    """
-
-    run: str
-    task: str
-    task_version: int
-    level: str
-    model: str
-    encoding: str
-    run_index: int
-    seed: int
-    learning_rate: float | None
-    steps: int | None
-    protocol: str
-    length: int
-    metric: str
-    value: float | None
-    stderr: float | None
-    n_samples: int | None
-    n_tokens: int | None
-    chance: float | None
-    ceiling: float | None
-    train_max_length: int | None
-    in_range: int | None
-    status: str = "ok"
-    note: str = ""
-    device: str = ""
-    dtype: str = "float32"
-    attention: str = ""
-    schema: int = SCHEMA
-
-
-class StringCounts(NamedTuple):
-    """How each string of one test set was answered, in its order."""
-
-    length: int
-    test_set: str
-    n_correct: list[int]
-    n_tokens: list[int]
 
 
 class CellKey(NamedTuple):

@@ -8,8 +8,13 @@ import sys
 import pandas as pd
 import pytest
 
-from lpe_eval import console, table
-from lpe_eval.report.folders.reading import typed_frame
+from lpe_eval import console, screen, table
+from lpe_eval.report.frames import typed_frame
+from lpe_eval.report.tables.ppl import perplexity_table
+
+
+def show_perplexity(rows: list[dict], metric: str = "perplexity") -> None:
+    console.show(perplexity_table(rows, metric))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +65,7 @@ def _rows(lengths=(128, 2048), protocols=("anchored",)) -> list[dict]:
     ],
 )
 def test_numbers_keep_four_digits_and_never_lose_one_before_the_point(value, text):
-    assert console.number(value) == text
+    assert screen.number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -78,23 +83,23 @@ def test_numbers_keep_four_digits_and_never_lose_one_before_the_point(value, tex
     ],
 )
 def test_a_value_is_written_to_the_second_digit_of_its_error(value, stderr, text):
-    assert console.with_error(value, stderr) == text
+    assert screen.with_error(value, stderr) == text
 
 
 @pytest.mark.parametrize(
     ("count", "text"), [(7, "7"), (999, "999"), (1000, "1k"), (12345, "12.3k"), (1.2e6, "1.2M"), (3.45e9, "3.45G")]
 )
 def test_counts_are_short(count, text):
-    assert console.short_count(count) == text
+    assert screen.short_count(count) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "0:07"), (200, "3:20"), (3725, "1:02:05"), (59.7, "1:00")])
 def test_durations_look_like_a_clock(seconds, text):
-    assert console.clock(seconds) == text
+    assert screen.clock(seconds) == text
 
 
 def test_the_table_has_a_line_a_model_and_a_column_a_length(capsys):
-    console.result_table(_rows())
+    show_perplexity(_rows())
     out = capsys.readouterr().out.splitlines()
     assert [line.split() for line in out[1:3]] == [
         ["anchored", "anchored"],
@@ -105,7 +110,7 @@ def test_the_table_has_a_line_a_model_and_a_column_a_length(capsys):
 
 
 def test_the_caption_says_what_was_measured_and_what_the_sign_means(capsys):
-    console.result_table(_rows())
+    show_perplexity(_rows())
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == (
         "perplexity; corpus novels, test split; 262,144 scored tokens in 32 documents for each value; "
@@ -116,7 +121,7 @@ def test_the_caption_says_what_was_measured_and_what_the_sign_means(capsys):
 def test_only_the_lowest_value_of_a_column_is_bold(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     rows = [*_rows(), _row("broken", 128, 1.0, status="error", note="3 targets"), _row("broken", 2048, 5.0)]
-    console.result_table(rows)
+    show_perplexity(rows)
     out = capsys.readouterr().out
     bold = [part.split("\x1b[0m")[0].strip() for part in out.split("\x1b[1m")[1:]]
     assert [part for part in bold if "±" in part] == ["5.189 ± 0.052", "5.000 ± 0.050"]
@@ -131,7 +136,7 @@ def test_missing_values_show_their_status_and_reasons_stand_below(capsys):
         _row("big", 128, math.inf, status="error") | {"note": "2 of 9 targets", "stderr": math.nan},
         _row("big", 2048, math.nan, status="failed") | {"note": "out of memory"},
     ]
-    console.result_table(rows)
+    show_perplexity(rows)
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert "error (inf)" in out
@@ -142,20 +147,20 @@ def test_missing_values_show_their_status_and_reasons_stand_below(capsys):
 
 def test_a_table_too_wide_for_eighty_columns_folds_and_loses_nothing(capsys):
     rows = _rows((128, 256, 512, 1024, 2048, 4096, 8192, 16384), ("anchored", "disjoint"))
-    console.result_table(rows)
+    show_perplexity(rows)
     out = capsys.readouterr().out
     body = [line for line in out.splitlines() if ";" not in line]
     assert max(map(len, body)) <= 80
     assert "…" not in out
     for row in rows:
-        assert console.with_error(row["value"], row["stderr"]) in out
+        assert screen.with_error(row["value"], row["stderr"]) in out
     headers = [set(line.split()) for line in body if "anchored" in line or "disjoint" in line]
     assert all(len(header) == 1 for header in headers)
 
 
 def test_a_wide_terminal_has_one_table(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "300")
-    console.result_table(_rows((128, 256, 512, 1024, 2048), ("anchored", "disjoint")))
+    show_perplexity(_rows((128, 256, 512, 1024, 2048), ("anchored", "disjoint")))
     out = capsys.readouterr().out
     assert sum("alibi" in line for line in out.splitlines()) == 1
     assert "…" not in out
@@ -163,7 +168,7 @@ def test_a_wide_terminal_has_one_table(monkeypatch, capsys):
 
 def test_a_terminal_too_narrow_for_anything_still_gets_every_model(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "30")
-    console.result_table(_rows())
+    show_perplexity(_rows())
     assert "5.189 ± 0.052" in capsys.readouterr().out
 
 
@@ -171,27 +176,27 @@ def test_rows_read_from_disk_are_shown_as_they_are(capsys):
     row = _row("alibi", 128, 5.0) | {"train_length": None, "stderr": math.nan}
     frame = typed_frame(table.ROWS, [[row[column.name] for column in table.ROWS]])
     assert frame["train_length"][0] is pd.NA
-    console.result_table(frame.to_dict("records"))
+    show_perplexity(frame.to_dict("records"))
     line = next(line for line in capsys.readouterr().out.splitlines() if "alibi" in line)
     assert line.split() == ["alibi", "alibi", "encoding", "-", "5.000"]
 
 
 def test_two_runs_of_one_model_are_two_lines(capsys):
-    console.result_table([*_rows(), *({**row, "run": "s"} for row in _rows())])
+    show_perplexity([*_rows(), *({**row, "run": "s"} for row in _rows())])
     out = capsys.readouterr().out
     assert "alibi (r)" in out
     assert "alibi (s)" in out
 
 
 def test_another_metric_and_one_that_is_not_there(capsys):
-    console.result_table([row | {"metric": "bits_per_byte"} for row in _rows()], "bits_per_byte")
+    show_perplexity([row | {"metric": "bits_per_byte"} for row in _rows()], "bits_per_byte")
     assert "bits_per_byte; corpus" in capsys.readouterr().out
-    console.result_table(_rows(), "bits_per_byte")
+    show_perplexity(_rows(), "bits_per_byte")
     assert capsys.readouterr().out == "there is no row of bits_per_byte\n"
 
 
 def test_a_listing_shows_text_as_it_is(capsys):
-    console.listing("encodings", ["name", "paper"], [["alibi", "Press [bold] 2022"], ["none", None]])
+    console.show(screen.listing("encodings", ["name", "paper"], [["alibi", "Press [bold] 2022"], ["none", None]]))
     out = capsys.readouterr().out
     assert out.splitlines()[0].strip() == "encodings"
     assert "alibi   Press [bold] 2022" in out
@@ -266,9 +271,8 @@ with console.progress(1000) as advance:
 
 def test_a_terminal_without_unicode_is_served(tmp_path):
     program = """
-from tests.test_console import _rows
-from lpe_eval import console
-console.result_table(_rows())
+from tests.test_console import _rows, show_perplexity
+show_perplexity(_rows())
 """
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "100"}
     found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)

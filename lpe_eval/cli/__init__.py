@@ -5,10 +5,12 @@ heavy is imported before a command needs it, so that `lpe-eval --help` answers a
 Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, 130 interrupted.
 """
 
-from lpe_eval.cli import ppl, che, compare, speed, run, train, convert, look, show  # isort: skip
+from lpe_eval.cli import ppl, che, compare, speed, run, train, convert, plot, inspect, list, show  # isort: skip
 from lpe_eval.cli.app import app
 
-__all__ = ["app", "che", "compare", "convert", "look", "main", "ppl", "run", "show", "speed", "train"]
+__all__ = [
+    "app", "che", "compare", "convert", "inspect", "list", "main", "plot", "ppl", "run", "show", "speed", "train",
+]  # fmt: skip
 
 
 def main() -> None:

@@ -1,17 +1,16 @@
-"""The application, the flags that several commands have, and how an error becomes an exit code."""
+"""The application, and the flags that several commands have."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from lpe_eval.errors import INTERRUPTED, LpeEvalError, OutputError
+from lpe_eval.cli.derived import Commands
 
-MEASURE, MAKE, LOOK = "Measure", "Train", "Look"
+MEASURE, MAKE, READ = "Measure", "Train", "Read"
 
 
 app = typer.Typer(
+    cls=Commands,
     help="What happens to a language model when the text gets longer than it was trained on?",
     epilog="Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, 130 interrupted.",
     no_args_is_help=True,
@@ -45,30 +44,3 @@ RopeTheta = Annotated[float | None, typer.Option(help="RoPE's base, of a Hugging
 AsPublished = Annotated[
     bool, typer.Option("--as-published", help="Keep the rows that pad a GPT-NeoX vocabulary in the softmax.")
 ]
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Turns the family of errors, and Ctrl-C, into a sentence and an exit code."""
-    try:
-        yield
-    except LpeEvalError as error:
-        from lpe_eval.console import error as show
-
-        show(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except BrokenPipeError:
-        # Whoever reads our output has enough of it.
-        raise
-    except OSError as error:
-        from lpe_eval.console import error as show
-
-        # Whatever of a path or of a disk nobody expected; where one was, the sentence says more.
-        where = "" if error.filename is None else f" {str(error.filename)[:200]}"
-        show(f"cannot use the file{where}: {error.strerror or error}")
-        raise typer.Exit(OutputError.exit_code) from None
-    except KeyboardInterrupt:
-        from lpe_eval.console import error as show
-
-        show("interrupted; what was finished is kept, and the same command goes on from there")
-        raise typer.Exit(INTERRUPTED) from None

@@ -1,16 +1,14 @@
 """`lpe-eval che`: does a model still compute at lengths it was never trained on?"""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from lpe_eval.cli.app import MEASURE, Device, Overwrite, Quiet, app, told
-from lpe_eval.errors import SomeCellsFailed, SpecError
-
-if TYPE_CHECKING:
-    from lpe_eval.spec.che_spec import CheSpec
+from lpe_eval.cli.app import MEASURE, Device, Overwrite, Quiet, app
+from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.sentences import sentence_for_errors
+from lpe_eval.errors import SpecError
 
 _BRIEF_LENGTHS, _BRIEF_SAMPLES = (20, 30, 45, 65, 100), 128
 """What the released encoders are asked unless told otherwise."""
@@ -68,7 +66,7 @@ def che(
     the released code that are options of encodings, and not of --deepmind-compat: sinusoidal's order: descending,
     alibi's two_sided: che, randomized's one_sided: true.
     """
-    with told():
+    with sentence_for_errors():
         from lpe_eval.spec.che_spec import CheSpec, parse_encoding_list, read_protocol
         from lpe_eval.spec.ppl_spec import parse_lengths
         from lpe_eval.spec.tasks import parse_spec
@@ -92,33 +90,7 @@ def che(
             fields["protocol"] = read_protocol(protocol or "quick").model_dump(mode="json")
         else:
             fields |= _checkpoints(model, fields)
-        evaluated(parse_spec(fields, CheSpec, "che"), out, overwrite, quiet, baseline or ())
-
-
-def evaluated(spec: "CheSpec", out: Path | None, overwrite: bool, quiet: bool, baselines: Sequence[str] = ()) -> None:
-    """Runs a spec, shows its tables and compares it with `baselines`."""
-    import shutil
-    from functools import partial
-
-    from lpe_eval import console
-    from lpe_eval.cli.compare import compared
-    from lpe_eval.commands import compare as comparing
-    from lpe_eval.commands.che import evaluate
-    from lpe_eval.report.tables.che import shown
-
-    opened = comparing.open_baselines(baselines)
-    tell = (lambda sentence: None) if quiet else console.note
-    outcome = evaluate(spec, out, overwrite, partial(console.progress, quiet=quiet), tell)
-    for table in shown(outcome.rows, shutil.get_terminal_size().columns):
-        console.listing(*table)
-    console.note(f"rows: {outcome.folder / 'che.csv'}   figures: {outcome.folder / 'figures'}")
-    if opened:
-        compared(comparing.compare(outcome.folder, opened, comparing.Rules()))
-    if outcome.failed:
-        more = f"; {len(outcome.failed) - 1} more, whose notes stand in che.csv" if len(outcome.failed) > 1 else ""
-        raise SomeCellsFailed(f"there is no value for {outcome.failed[0]}{more}")
-    if outcome.misfits:
-        raise SpecError(f"not every model could be asked everything: {'; '.join(outcome.misfits)}")
+        run_spec(parse_spec(fields, CheSpec, "che"), out, overwrite, quiet, baseline or ())
 
 
 def _checkpoints(given: list[str] | None, fields: dict[str, Any]) -> dict[str, Any]:

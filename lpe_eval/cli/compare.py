@@ -1,15 +1,14 @@
 """`lpe-eval compare`: is a run worse than its baseline?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lpe_eval.cli.app import MEASURE, app, told
+from lpe_eval.cli.app import MEASURE, app
+from lpe_eval.cli.running import end_with
+from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
-
-if TYPE_CHECKING:
-    from lpe_eval.commands.compare import Comparison
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -46,7 +45,7 @@ def compare(
     its accuracy fell) by more than the tolerance and by more than chance explains; documents that changed since the
     baseline are left out.
     """
-    with told():
+    with sentence_for_errors():
         from lpe_eval.commands import compare as comparing
         from lpe_eval.console import note
 
@@ -58,18 +57,6 @@ def compare(
         if baseline:
             found = comparing.compare(run, comparing.open_baselines(baseline), rules)
             comparing.write_reports(found, json, junit)
-            compared(found)
+            end_with(found)
         if bless is not None:
             note(f"baseline: {comparing.bless(run, bless, overwrite)}")
-
-
-def compared(comparison: "Comparison") -> None:
-    """Shows a comparison, and ends in an error where the run may not pass."""
-    from lpe_eval import console
-    from lpe_eval.commands import compare as comparing
-
-    rows = comparing.shown(comparison.verdicts)
-    console.listing(comparing.title(comparison), comparing.COLUMNS, rows)
-    for sentence in comparing.notes(comparison):
-        console.note(sentence)
-    comparing.refuse_regression(comparison)

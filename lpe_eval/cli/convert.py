@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lpe_eval.cli.app import MAKE, AsPublished, TokenizerName, app, told
+from lpe_eval.cli.app import MAKE, AsPublished, TokenizerName, app
+from lpe_eval.cli.sentences import sentence_for_errors
 
 
 @app.command(rich_help_panel=MAKE)
@@ -18,7 +19,7 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a native checkpoint in DST.")] = False,
 ) -> None:
     """Write the native form of a checkpoint: config.yaml and model.safetensors."""
-    with told():
+    with sentence_for_errors():
         from lpe_eval.commands.convert import convert_checkpoint
         from lpe_eval.console import note
 

@@ -1,8 +1,7 @@
 """`lpe-eval ppl`: perplexity at several lengths."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,12 +18,10 @@ from lpe_eval.cli.app import (
     TokenizerName,
     TrustRemoteCode,
     app,
-    told,
 )
-from lpe_eval.errors import SomeCellsFailed, SpecError
-
-if TYPE_CHECKING:
-    from lpe_eval.spec.ppl_spec import PerplexitySpec
+from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.sentences import sentence_for_errors
+from lpe_eval.errors import SpecError
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -111,7 +108,7 @@ def ppl(
     and scores only new targets; last scores the end of each window; anchored scores the same targets with ever more
     context.
     """
-    with told():
+    with sentence_for_errors():
         from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols
         from lpe_eval.spec.tasks import parse_spec, read_task
 
@@ -147,43 +144,15 @@ def ppl(
             "as_published": as_published,
         }
         spec = parse_spec(PerplexitySpec.of_task(chosen, changes), PerplexitySpec, "ppl")
-        perplexity(spec, out, overwrite, quiet, dry_run, baseline or ())
+        if dry_run:
+            from lpe_eval.commands.ppl import estimate
+            from lpe_eval.console import note, show
 
-
-def perplexity(
-    spec: "PerplexitySpec", out: Path | None, overwrite: bool, quiet: bool, dry_run: bool, baselines: Sequence[str] = ()
-) -> None:
-    """Runs a perplexity spec, shows its table and compares it with `baselines`; with `dry_run`, only its plan."""
-    from functools import partial
-
-    from lpe_eval import console
-    from lpe_eval.cli.compare import compared
-    from lpe_eval.commands import compare as comparing
-    from lpe_eval.commands.ppl import estimate, perplexity
-
-    # Read before anything is measured, since a slip in a name is better told now than in an hour.
-    opened = comparing.open_baselines(baselines)
-    if dry_run:
-        columns, rows, total = estimate(spec)
-        console.listing("planned", columns, rows)
-        console.note(total)
-        return
-    tell = (lambda sentence: None) if quiet else console.note
-    outcome = perplexity(spec, out, overwrite, partial(console.progress, quiet=quiet), tell)
-    if outcome.tokenizers > 1:
-        # A token of one model is not one of another, so losses per token have no common unit.
-        console.result_table(outcome.rows, "bits_per_byte")
-        console.note(
-            f"the models have {outcome.tokenizers} different tokenizers, so perplexity per token does not compare "
-            "between them; the table shows bits per byte of text, and rows.csv has both"
-        )
-    else:
-        console.result_table(outcome.rows)
-    console.note(f"rows: {outcome.folder / 'rows.csv'}   figure: {outcome.folder / 'figures' / 'perplexity.png'}")
-    if opened:
-        compared(comparing.compare(outcome.folder, opened, comparing.Rules()))
-    if outcome.failed:
-        raise SomeCellsFailed(f"{outcome.failed} of the cells have no value; their notes stand below the table")
+            found = estimate(spec)
+            show(found.table)
+            note(found.total)
+            return
+        run_spec(spec, out, overwrite, quiet, baseline or ())
 
 
 def _released() -> list[str]:

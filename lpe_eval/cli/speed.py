@@ -1,16 +1,13 @@
 """`lpe-eval speed`: what an encoding costs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lpe_eval.cli.app import MEASURE, Device, Overwrite, Quiet, app, told
-from lpe_eval.errors import SomeCellsFailed
-
-if TYPE_CHECKING:
-    from lpe_eval.spec.speed_spec import SpeedSpec
-
+from lpe_eval.cli.app import MEASURE, Device, Overwrite, Quiet, app
+from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.sentences import sentence_for_errors
 
 _COSTLY = ["sinusoidal", "rope", "alibi", "t5", "kerple_log", "fire", "dape(kerple_log)"]
 """Encodings whose papers say something of their cost."""
@@ -51,7 +48,7 @@ def speed(
     The encodings take turns in one process; the unit is the same model without an encoding. Memory is
     that of one pass beyond holding the model, each number from a process of its own.
     """
-    with told():
+    with sentence_for_errors():
         from lpe_eval.spec.ppl_spec import parse_lengths
         from lpe_eval.spec.speed_spec import SpeedSpec, parse_encodings, parse_modes
         from lpe_eval.spec.tasks import parse_spec
@@ -69,23 +66,4 @@ def speed(
             "dtype": dtype,
             "attention": attention,
         }
-        timed(parse_spec(fields, SpeedSpec, "speed"), out, overwrite, quiet)
-
-
-def timed(spec: "SpeedSpec", out: Path | None, overwrite: bool, quiet: bool) -> None:
-    """Runs a speed spec and shows its tables."""
-    from functools import partial
-
-    from lpe_eval import console
-    from lpe_eval.commands.speed import COLUMNS, notes, shown
-    from lpe_eval.commands.speed import speed as measure_speed
-
-    tell = (lambda sentence: None) if quiet else console.note
-    outcome = measure_speed(spec, out, overwrite, partial(console.progress, quiet=quiet), tell)
-    for mode in spec.modes:
-        console.listing(mode, COLUMNS, shown(outcome.rows, mode))
-    for sentence in notes(outcome.rows):
-        console.note(sentence)
-    console.note(f"rows: {outcome.folder / 'speed.csv'}   figure: {outcome.figure}")
-    if outcome.failed:
-        raise SomeCellsFailed(f"{outcome.failed} of the cases have no value; their notes stand below the table")
+        run_spec(parse_spec(fields, SpeedSpec, "speed"), out, overwrite, quiet)

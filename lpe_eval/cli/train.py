@@ -1,15 +1,14 @@
 """`lpe-eval train`: a small language model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from lpe_eval.cli.app import MAKE, Deterministic, Device, Overwrite, Quiet, app, told
+from lpe_eval.cli.app import MAKE, Deterministic, Device, Overwrite, Quiet, app
+from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
-
-if TYPE_CHECKING:
-    from lpe_eval.spec.train_spec import TrainSpec
 
 
 @app.command(rich_help_panel=MAKE)
@@ -35,7 +34,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a small language model; the same command goes on where it was stopped."""
-    with told():
+    with sentence_for_errors():
         from lpe_eval.spec.encoding_spec import EncodingSpec
         from lpe_eval.spec.tasks import parse_spec
         from lpe_eval.spec.train_spec import TrainSpec
@@ -60,18 +59,7 @@ def train(
             "seed": seed,
             "deterministic": deterministic,
         }
-        trained(parse_spec(fields, TrainSpec, "train"), out, device, overwrite, quiet)
-
-
-def trained(spec: "TrainSpec", out: Path | None, device: str, overwrite: bool, quiet: bool) -> None:
-    """Runs a training spec and says where the checkpoint is."""
-    from functools import partial
-
-    from lpe_eval import console
-    from lpe_eval.commands.train import train as train_model
-
-    folder = train_model(spec, out, device, overwrite, partial(console.progress, quiet=quiet))
-    console.note(f"checkpoint: {folder}   measure it: lpe-eval ppl -m {folder}")
+        run_spec(parse_spec(fields, TrainSpec, "train"), out, overwrite, quiet, device=device)
 
 
 def _key_value(text: str) -> tuple[str, Any]:

@@ -1,73 +1,43 @@
 """The Chomsky-hierarchy evaluation from its spec to a table: encoders are trained or opened, then scored.
 
-A cell is one model (an encoding that is trained, or a folder of encoders) on one task. Names are looked up
-before anything is made; what then turns out not to be possible is told in its cell, and the others go on.
+A cell is one model (an encoding that is trained, or a folder of encoders) on one task. Names are looked up before
+anything is made. A cell that cannot be made later says why in its rows, and the others go on.
 """
 
-import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
 import lpe_eval
-from lpe_eval.errors import CheckpointError, LengthError, LpeEvalError, SpecError
+from lpe_eval.errors import LengthError, SpecError, one_sentence
 from lpe_eval.measure.che_plan import PlannedCell, plan_cells
 from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.heap import keep_freed_memory
-from lpe_eval.measure.problem_rows import ScoredRows, rows_without_value, scored_rows
-from lpe_eval.measure.progress import Advance, Progress, Tell
-from lpe_eval.measure.provenance import begin, end, publishable
+from lpe_eval.measure.problem_rows import ScoredRows, cell_row, rows_without_value, stored_rows
+from lpe_eval.measure.progress import Advance, Tell
+from lpe_eval.measure.provenance import Account, run_facts
 from lpe_eval.model import encoder_folder as stored
-from lpe_eval.report.folders.che import CellName, CheCell, CheFolder, slug_of
-from lpe_eval.report.tables.che import che_frame, draw_scores
+from lpe_eval.records import CheRow
+from lpe_eval.report.figures.che import draw_che
+from lpe_eval.report.folders.che import CheCell, CheFolder, slug_of
+from lpe_eval.report.numbers.che_summary import che_frame
+from lpe_eval.run import Outcome, Settings
 from lpe_eval.spec.che_checkpoint import CheCheckpointSpec, TrainedTask
-from lpe_eval.spec.che_spec import CheProtocol, CheSpec
+from lpe_eval.spec.che_spec import CheSpec
 from lpe_eval.spec.fingerprint import run_id
-from lpe_eval.table import SCHEMA, CheRow
-from lpe_eval.train.problem import Look, ProblemTrainer, SnapshotError
+from lpe_eval.table import SCHEMA
+from lpe_eval.train.encoders import Log, Trained, Validated, train_encoders
 
-_SECONDS_BETWEEN_SNAPSHOTS = 30.0
-
-
-class CheOutcome(NamedTuple):
-    """What a run leaves behind.
-
-    Attributes:
-        folder: where it is.
-        rows: every row of `che.csv`, in its order.
-        failed: of each cell that failed, which it is and why.
-        misfits: why some models cannot be asked something that was, a sentence each.
-        figures: the files of all figures.
-    """
-
-    folder: Path
-    rows: list[CheRow]
-    failed: list[str]
-    misfits: list[str]
-    figures: list[Path]
+_SLOWER = "the same results, more slowly, because steps were not replayed"
 
 
-class _Making(NamedTuple):
-    """What all cells of a run need."""
-
-    spec: CheSpec
-    folder: CheFolder
-    device: torch.device
-    advance: Advance
-    tell: Tell
-
-
-def evaluate(spec: CheSpec, out: Path | None, overwrite: bool, progress: Progress, tell: Tell) -> CheOutcome:
+def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
     """Trains and scores, or scores, every model of `spec` on every task.
 
     Args:
         spec: what to run.
-        out: folder of the results; None is `results/runs/che-<id>`.
-        overwrite: discard another run that the folder holds.
-        progress: opens a progress bar.
-        tell: takes a sentence that the user should read.
+        settings: how.
 
     Raises:
         UnknownName: a task or an encoding does not exist, or no checkpoint has the task.
@@ -80,177 +50,124 @@ def evaluate(spec: CheSpec, out: Path | None, overwrite: bool, progress: Progres
     if spec.encodings and device.type == "cpu":
         keep_freed_memory()
     cells = plan_cells(spec)
-    models = {cell.name[0]: stored.digest_of(cell.place) for cell in cells if cell.place is not None}
-    run = run_id(_identity(spec, models))
+    digests = {cell.name[0]: stored.digest_of(cell.place) for cell in cells if cell.place is not None}
+    run = run_id(_identity(spec, digests))
     order = [cell.name for cell in cells]
     asked = {**spec.model_dump(mode="json"), "tasks": list(dict.fromkeys(cell.task.name for cell in cells))}
-    with CheFolder(out or Path("results/runs") / f"che-{run}", asked, run, overwrite) as folder:
-        began, start = time.monotonic(), begin(device, folder.provenance())
+    with CheFolder(settings.folder(f"che-{run}"), asked, run, settings.overwrite) as folder:
+        account = Account(device, folder.earlier_provenance())
         todo = [cell for cell in cells if cell.name not in folder.finished()]
         if len(todo) < len(cells):
-            tell(f"{folder.directory} already holds {len(cells) - len(todo)} of {len(cells)} cells; they are kept")
-        facts = {"run": run, "models": models}
-        folder.write_provenance(publishable({**facts, **start}))
-        with progress(sum(cell.work for cell in todo), "steps" if spec.encodings else "lengths") as advance:
+            settings.tell(
+                f"{folder.directory} already holds {len(cells) - len(todo)} of {len(cells)} cells; they are kept"
+            )
+        facts = _facts(spec, run, cells, digests)
+        folder.write_provenance(account.provenance(facts, cells=0))
+        with settings.progress(sum(cell.work for cell in todo), "steps" if spec.encodings else "lengths") as advance:
             for cell in todo:
-                making = _Making(spec, folder, device, advance, tell)
-                folder.save(cell.name, _made(cell, making))
+                saved = folder.snapshot(cell.name)
+                for event in _events(cell, spec, run, device, saved, advance):
+                    _keep(event, cell, folder, settings.tell)
                 folder.collect(order)
         rows = folder.collect(order)
         folder.collect_strings(order)
-        figures = draw_scores(che_frame(rows), folder.directory / "figures")
-        folder.write_provenance(publishable({**facts, **end(start, time.monotonic() - began)}))
+        draw_che(che_frame(rows), folder.directory / "figures")
+        paths = [row.attention for row in rows]
+        folder.write_provenance(account.provenance({**facts, "attention": _once(paths)}, cells=len(todo)))
         held = folder.cells(order)
-        failed = [
-            f"{model} on {task}: {held[model, task].rows[0].note}" for model, task in order if held[model, task].failed
-        ]
-        misfits = _misfits(row for name in order for row in held[name].rows)
-        return CheOutcome(folder.directory, rows, failed, misfits, figures)
+    failed = [
+        f"{model} on {task}: {held[model, task].rows[0].note}" for model, task in order if held[model, task].failed
+    ]
+    misfits = _misfits(row for name in order for row in held[name].rows)
+    more = f"; {len(failed) - 1} more, whose notes stand in che.csv" if len(failed) > 1 else ""
+    return Outcome(
+        folder.directory,
+        [f"rows: {folder.directory / 'che.csv'}   figures: {folder.directory / 'figures'}"],
+        f"there is no value for {failed[0]}{more}" if failed else "",
+        f"not every model could be asked everything: {'; '.join(misfits)}" if misfits else "",
+    )
 
 
-def _made(cell: PlannedCell, making: _Making) -> CheCell:
-    """The cell, or one that says why there is none."""
-    told = 0
+def _facts(spec: CheSpec, run: str, cells: Sequence[PlannedCell], digests: Mapping[str, str]) -> dict[str, Any]:
+    models: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        model, encoding = cell.name[0], cell.encoding
+        opened = {"encoding": str(encoding), "encoding_options": encoding.model_dump(mode="json")}
+        models[model] = {"digest": digests.get(model), "opened": opened}
+    protocol = cells[0].protocol
+    seeds = {"strings": protocol.test_seed if spec.seed is None else spec.seed, "weights": list(protocol.seeds)}
+    return run_facts(spec.kind, run, models=models, seeds=seeds, dtype="float32")
 
-    def advance(done: int, description: str | None = None) -> None:
-        nonlocal told
-        told += done
-        making.advance(done, description)
 
+def _once(values: Iterable[str]) -> list[str]:
+    return [each for each in dict.fromkeys(values) if each]
+
+
+def _events(
+    cell: PlannedCell,
+    spec: CheSpec,
+    run: str,
+    device: torch.device,
+    saved: tuple[Log, bytes] | None,
+    advance: Advance,
+) -> Iterator[Validated | Trained | ScoredRows]:
+    """A cell while it is made: its validations if it is trained, and in the end its rows, or rows that say why not."""
+    row, test = cell_row(cell, run, device), spec.test_set(cell.protocol, cell.task.problem.shortest_length)
+    advanced = 0
+
+    def counted(done: int, description: str | None = None) -> None:
+        nonlocal advanced
+        advanced += done
+        advance(done, description)
+
+    dropout = spec.deepmind_compat
     try:
-        counted = making._replace(advance=advance)
-        return _trained(cell, counted) if cell.place is None else _scored(cell, cell.place, counted)
+        if cell.place is None:
+            yield from train_encoders(
+                cell, row, test, device=device, keep_dropout=dropout, saved=saved, advance=counted
+            )
+        else:
+            yield stored_rows(cell, cell.place, row, test, device=device, keep_dropout=dropout, advance=counted)
+        return
     except (SpecError, LengthError) as error:
         status, note = "n/a", str(error)
-    except (LpeEvalError, torch.OutOfMemoryError) as error:
-        status, note = "failed", str(error).partition("\n")[0]
-    making.advance(cell.work - told)
-    lengths = making.spec.test_set(cell.protocol, cell.task.problem.shortest_length).lengths
-    return CheCell(rows_without_value(_row(cell, making), lengths, status, note), [], None, [])
+    except Exception as error:
+        # Problems, encodings and kernels may be anybody's; whatever they raise costs this cell alone.
+        status, note = "failed", one_sentence(error)
+    advance(cell.work - advanced)
+    yield ScoredRows(rows_without_value(row, test.lengths, status, note), [])
 
 
-def _trained(cell: PlannedCell, making: _Making) -> CheCell:
-    spec, folder, device, advance, tell = making
-    problem, protocol, what = cell.task.problem, cell.protocol, f"{cell.name[0]} on {cell.task.name}"
-    test = spec.test_set(protocol, problem.shortest_length)
-    trainer = ProblemTrainer(problem, cell.encoding, protocol, device, cell.work)
-    log = _resumed(trainer, folder, cell.name)
-    advance(trainer.step, what)
-    saved = time.monotonic()
-    look = trainer.last_look
-    for look in trainer.run(advance):
-        log += _log_rows(cell, look)
-        advance(0, f"{what}, {100 * max(look.accuracy):.0f} % in range")
-        if not trainer.finished and time.monotonic() - saved > _SECONDS_BETWEEN_SNAPSHOTS:
-            folder.save_snapshot(cell.name, log, trainer.snapshot())
-            saved = time.monotonic()
-    assert look is not None
-    if trainer.stack.why_not_replayed is not None:
-        why_not = trainer.stack.why_not_replayed
-        tell(f"{what}: the same results, more slowly, because steps were not replayed: {why_not}")
-    advance(cell.work - trainer.step, f"{what}, scoring")
-    by_run: list[ScoredRows] = []
-    for index, ((seed, rate), model) in enumerate(zip(protocol.runs, trainer.models, strict=True)):
-        row = _row(cell, making)._replace(run_index=index, seed=seed, learning_rate=rate, steps=trainer.step)
-        model.train(spec.deepmind_compat)
-        if look.lost[index] is None:
-            by_run.append(scored_rows(row, model, problem, test, device, lambda done: None))
-        else:
-            note = f"diverged by step {look.lost[index]}; lower the learning rate"
-            by_run.append(ScoredRows(rows_without_value(row, test.lengths, "error", note), []))
-    best = _selected([scored.rows for scored in by_run], look, protocol)
-    within = _mean(by_run[best].rows, in_range=1)
-    chosen = TrainedTask(
-        model=trainer.spec, task_version=cell.task.version, run_index=best, seed=protocol.runs[best][0],
-        learning_rate=protocol.runs[best][1], steps=trainer.step, in_range_accuracy=within,
-    )  # fmt: skip
-    rows = [row for scored in by_run for row in scored.rows]
-    finished = CheCell(rows, log, chosen.model_dump(mode="json"), by_run[best].strings)
-    _save_checkpoint(cell, folder, finished, stored.weights_bytes(trainer.models[best]))
-    return finished
+def _keep(event: Validated | Trained | ScoredRows, cell: PlannedCell, folder: CheFolder, tell: Tell) -> None:
+    """Writes what an event brings."""
+    match event:
+        case Validated():
+            if event.snapshot is not None:
+                folder.save_snapshot(cell.name, event.log, event.snapshot)
+        case Trained():
+            if event.why_not_replayed is not None:
+                tell(f"{cell.title}: {_SLOWER}: {event.why_not_replayed}")
+            _save_checkpoint(cell, folder, event)
+            chosen = event.chosen.model_dump(mode="json")
+            folder.save(cell.name, CheCell(event.rows, event.log, chosen, event.strings))
+        case ScoredRows():
+            folder.save(cell.name, CheCell(event.rows, [], None, event.strings))
 
 
-def _scored(cell: PlannedCell, place: Path, making: _Making) -> CheCell:
-    spec, _, device, advance, _ = making
-    problem, config = cell.task.problem, stored.read_encoder_config(place)
-    entry = config.tasks[cell.task.name]
-    advance(0, f"{cell.name[0]} on {cell.task.name}")
-    if (entry.model.vocab_size, entry.model.outputs) != (problem.input_size + 1, problem.classes):
-        raise CheckpointError(f"{place}: {cell.task.name} was trained on another problem of that name")
-    model = stored.load_encoder(place, config, cell.task.name, device).train(spec.deepmind_compat)
-    row = _row(cell, making)._replace(
-        run_index=entry.run_index, seed=entry.seed, learning_rate=entry.learning_rate, steps=entry.steps
-    )
-    test = spec.test_set(cell.protocol, problem.shortest_length)
-    scored = scored_rows(row, model, problem, test, device, advance)
-    return CheCell(scored.rows, [], None, scored.strings)
-
-
-def _row(cell: PlannedCell, making: _Making) -> CheRow:
-    """What all rows of a cell repeat."""
-    return CheRow(
-        run=making.folder.run, task=cell.task.name, task_version=cell.task.version, level=cell.task.problem.level,
-        model=cell.name[0], encoding=str(cell.encoding), run_index=0, seed=cell.protocol.seeds[0], learning_rate=None,
-        steps=None, protocol=cell.protocol.name, length=0, metric="", value=None, stderr=None, n_samples=None,
-        n_tokens=None, chance=None, ceiling=None, train_max_length=max(cell.protocol.train_lengths), in_range=None,
-        device=making.device.type,
-    )  # fmt: skip
-
-
-def _resumed(trainer: ProblemTrainer, folder: CheFolder, name: CellName) -> list[list[Any]]:
-    saved = folder.snapshot(name)
-    if saved is None:
-        return []
-    try:
-        trainer.restore(saved.state)
-    except SnapshotError:
-        return []
-    return saved.log
-
-
-def _log_rows(cell: PlannedCell, look: Look) -> list[list[Any]]:
-    runs = zip(cell.protocol.runs, look.train_nll_nats, look.nll_nats, look.accuracy, strict=True)
-    return [
-        [*cell.name, index, seed, rate, look.step, train, held_out, accuracy]
-        for index, ((seed, rate), train, held_out, accuracy) in enumerate(runs)
-    ]
-
-
-def _selected(by_run: Sequence[Sequence[CheRow]], look: Look, protocol: CheProtocol) -> int:
-    """Which run is kept: the rule of `Selection`, and the lower held-out loss between equals."""
-    within = int(protocol.selection == "in_range")
-
-    def merit(index: int) -> tuple[bool, float, float]:
-        mean = _mean(by_run[index], within)
-        mean = look.accuracy[index] if mean is None else mean
-        return look.lost[index] is None, mean, -look.nll_nats[index]
-
-    return max(range(len(by_run)), key=merit)
-
-
-def _mean(rows: Iterable[CheRow], in_range: int) -> float | None:
-    found = [
-        row.value for row in rows if row.metric == "accuracy" and row.in_range == in_range and row.value is not None
-    ]
-    return sum(found) / len(found) if found else None
-
-
-def _save_checkpoint(cell: PlannedCell, folder: CheFolder, finished: CheCell, weights: bytes) -> None:
-    """The weights of the chosen run, and a config that names all tasks of this encoding that are done."""
-    done = {task: held.chosen for (model, task), held in folder.cells([]).items() if model == cell.name[0]}
+def _save_checkpoint(cell: PlannedCell, folder: CheFolder, trained: Trained) -> None:
+    """The weights of the run that is kept, and a config that names all tasks of this encoding that are done."""
+    model, task = cell.name
+    done = {of: held.chosen for (name, of), held in folder.cells([]).items() if name == model and held.chosen}
+    tasks = {**{of: TrainedTask.model_validate(chosen) for of, chosen in done.items()}, task: trained.chosen}
     config = CheCheckpointSpec(
         schema=1,
-        name=cell.name[0],
+        name=model,
         encoding=cell.encoding,
         selection=cell.protocol.selection,
         protocol=cell.protocol,
-        tasks={
-            task: TrainedTask.model_validate(chosen)
-            for task, chosen in sorted({**done, cell.task.name: finished.chosen}.items())
-            if chosen is not None
-        },
+        tasks=dict(sorted(tasks.items())),
     )
-    folder.save_checkpoint(slug_of(cell.name[0]), cell.task.name, weights, stored.config_text(config))
+    folder.save_checkpoint(slug_of(model), task, trained.weights, stored.config_text(config))
 
 
 def _identity(spec: CheSpec, models: dict[str, str]) -> dict[str, Any]:

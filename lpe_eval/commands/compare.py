@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 from lpe_eval.errors import OutputError, RegressionFound, SpecError, UnknownName
 from lpe_eval.report.folders.atomic import write_atomically
-from lpe_eval.report.folders.reading import read_run
+from lpe_eval.report.folders.marker import MARKER, read_marker
+from lpe_eval.report.frames import UNFIT
 from lpe_eval.report.gate.baseline import find_baseline, write_baseline
-from lpe_eval.report.gate.che_entries import che_entries
-from lpe_eval.report.gate.joining import Entry, entries
+from lpe_eval.report.gate.joining import Entry
 from lpe_eval.report.gate.judge import ALLOWABLE, Rules, Verdict, failing, judge
 from lpe_eval.report.gate.verdicts import as_json, as_junit, counts, percent, protocol, sentence
+from lpe_eval.report.kind import Found, open_folder
 from lpe_eval.report.numbers.student import MOST_SIGMAS
+from lpe_eval.screen import Table, listing
 from lpe_eval.table import CHE_METRICS
 
 COLUMNS = ("model", "at", "change, %", "allowed", "over", "verdict")
@@ -58,7 +60,8 @@ def open_baselines(names: Sequence[str]) -> dict[str, list[Entry]]:
         OutputError: it cannot be read.
     """
     places = {find_baseline(name).resolve(): name for name in reversed(names)}
-    return {name: _entries(place, name) for place, name in reversed(places.items())}
+    found = [(open_folder(place), name) for place, name in reversed(places.items())]
+    return {name: each.kind.entries(each, name) for each, name in found}
 
 
 def compare(folder: Path, baselines: dict[str, list[Entry]], rules: Rules) -> Comparison:
@@ -68,7 +71,10 @@ def compare(folder: Path, baselines: dict[str, list[Entry]], rules: Rules) -> Co
         OutputError: the run cannot be read.
         SpecError: nothing was measured on both sides: no rows, or perplexity on one and problems on the other.
     """
-    new, old = _entries(folder, str(folder)), [entry for found in baselines.values() for entry in found]
+    if read_marker(folder) is None:
+        raise OutputError(f"{folder} holds no run: it has no {MARKER}; give the folder that a run was written to")
+    run = open_folder(folder)
+    new, old = run.kind.entries(run, str(folder)), [entry for found in baselines.values() for entry in found]
     verdicts = judge(new, old, rules)
     of_run, of_baselines = ({str(entry.row["metric"]) for entry in side} for side in (new, old))
     if not of_run & of_baselines:
@@ -83,8 +89,13 @@ def title(comparison: Comparison) -> str:
     return "change of the loss on the text that both scored"
 
 
+def table_of(comparison: Comparison) -> Table:
+    """The table of verdicts."""
+    return listing(title(comparison), COLUMNS, shown(comparison.verdicts))
+
+
 def shown(verdicts: Sequence[Verdict]) -> list[Sequence[str]]:
-    """The table of verdicts, under `COLUMNS`."""
+    """The lines of the table of verdicts, under `COLUMNS`."""
     return [
         (
             each.model,
@@ -151,7 +162,10 @@ def bless(folder: Path, name: str, overwrite: bool) -> Path:
         OutputError: the run cannot be read, or the baseline not written.
         SpecError: the run is not fit to be a baseline, or the name is taken.
     """
-    return write_baseline(folder, name, overwrite)
+    found = open_folder(folder)
+    found.kind.entries(found, str(folder))
+    _refuse_unfit(found)
+    return write_baseline(found.path, found.kind.baseline(found), name, overwrite)
 
 
 def refuse_regression(comparison: Comparison) -> None:
@@ -173,8 +187,21 @@ def refuse_regression(comparison: Comparison) -> None:
         raise SpecError(f"{told}; what may differ all the same is said with --allow")
 
 
-def _entries(folder: Path, name: str) -> list[Entry]:
-    return che_entries(folder, name) if (folder / "che.csv").exists() else entries(read_run(folder), name)
+def _refuse_unfit(found: Found) -> None:
+    folder, rows = found.path, found.rows
+    if not rows:
+        raise SpecError(f"{folder} has no rows to compare with; run it to its end first")
+    try:
+        key, cells = found.kind.cells(found)
+    except UNFIT as error:
+        raise OutputError(f"{folder / 'spec.yaml'} does not say what the run measures; measure anew") from error
+    there = len({tuple(row[name] for name in key) for row in rows})
+    if there < cells:
+        raise SpecError(f"{folder} has {there} of {cells} cells; run it to its end before it becomes a baseline")
+    failed = next((row for row in rows if row["status"] == "failed"), None)
+    if failed is not None:
+        where = f"{failed['model']} failed at {failed['length']} ({failed['note']})"
+        raise SpecError(f"{folder} cannot be a baseline: {where}; run it again")
 
 
 def _change(verdict: Verdict) -> str:

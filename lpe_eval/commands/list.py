@@ -3,20 +3,23 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from lpe_eval import table
 from lpe_eval.errors import UnknownName
 from lpe_eval.model.checkpoint import LoadOptions, locate
-from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, Room
+from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, KINDS, Room
+from lpe_eval.screen import Table, listing
 from lpe_eval.spec.released import released_names
 from lpe_eval.spec.tasks import read_task, task_names
+from lpe_eval.table import Column
 
-Listing = tuple[Sequence[str], list[Sequence[str]]]
+Listing = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Column names, and rows."""
 
 
 _FORMS = {"published": "as published", "ours": "our choice"}
 
 
-def catalogue(what: str) -> Listing:
+def catalogue(what: str) -> Table:
     """The table of everything of one kind.
 
     Raises:
@@ -24,7 +27,7 @@ def catalogue(what: str) -> Listing:
     """
     if what not in _KINDS:
         raise UnknownName("listing", what, _KINDS)
-    return _KINDS[what]()
+    return listing(what, *_KINDS[what]())
 
 
 def _encodings() -> Listing:
@@ -51,6 +54,23 @@ def _members(room: Room) -> Listing:
     return ("name", "what it is"), [(name, _first_line(room.load(name))) for name in room.names()]
 
 
+def _columns() -> Listing:
+    """Every column of the tables that runs leave behind, once, with the tables that have it."""
+    tables: dict[str, tuple[Column, ...]] = {
+        "rows.csv": table.ROWS, "cost.csv": table.COST, "by_document.parquet": table.BY_DOCUMENT,
+        "by_position.parquet": table.BY_POSITION, "speed.csv": table.SPEED, "che.csv": table.CHE,
+        "by_string.parquet": table.BY_STRING,
+    }  # fmt: skip
+    found: dict[str, list[str]] = {}
+    first: dict[str, Column] = {}
+    for name, columns in tables.items():
+        for column in columns:
+            found.setdefault(column.name, []).append(f"{name}*" if column.key else name)
+            first.setdefault(column.name, column)
+    rows = [(name, first[name].unit, first[name].meaning, ", ".join(places)) for name, places in found.items()]
+    return ("name", "unit", "meaning", "tables (* where it tells rows apart)"), rows
+
+
 def _first_line(member: type) -> str:
     return (sys.modules[member.__module__].__doc__ or "").strip().partition("\n")[0]
 
@@ -62,4 +82,6 @@ _KINDS: dict[str, Callable[[], Listing]] = {
     "corpora": lambda: _members(CORPORA),
     "formats": lambda: _members(CHECKPOINTS),
     "attentions": lambda: _members(ATTENTIONS),
+    "kinds": lambda: _members(KINDS),
+    "columns": _columns,
 }

@@ -1,6 +1,5 @@
-"""The sentence in code: a spec names models and data; we measure them; we report a table."""
+"""Perplexity from its spec to a table: a spec names models and data; we measure them; we report a table."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 import lpe_eval
 from lpe_eval.data.corpus import Corpus, open_corpus
-from lpe_eval.errors import LengthError, LpeEvalError
+from lpe_eval.errors import LengthError, one_sentence
 from lpe_eval.measure.by_length import measure
 from lpe_eval.measure.determinism import deterministic
 from lpe_eval.measure.device import dtype_name, pick_device
@@ -19,14 +18,15 @@ from lpe_eval.measure.facts import corpus_facts, opened_facts, planned_facts
 from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.plan import Planned, plan_models, unfinished, work, work_per_token
 from lpe_eval.measure.probe import refuse_leak
-from lpe_eval.measure.progress import Advance, Progress, Tell
-from lpe_eval.measure.provenance import begin, cost, end, publishable
+from lpe_eval.measure.progress import Advance
+from lpe_eval.measure.provenance import Account, cost, run_facts
 from lpe_eval.model.checkpoint import LoadOptions
-from lpe_eval.plain import json_of
-from lpe_eval.report.figures.together import draw_perplexity, n_tokenizers
+from lpe_eval.report.figures.ppl import draw_perplexity
 from lpe_eval.report.folders.ppl import open_run, read_run
-from lpe_eval.report.folders.reading import read_csv
+from lpe_eval.report.frames import read_csv
 from lpe_eval.report.numbers.statistics import summarise
+from lpe_eval.run import Outcome, Settings
+from lpe_eval.screen import Table, listing
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.table import COST, SCHEMA, Facts, Measurement
@@ -38,24 +38,11 @@ _BATCH_TOKENS, _BATCH_TOKENS_CPU = 16384, 4096
 class Estimate(NamedTuple):
     """A plan as a table, and a sentence."""
 
-    columns: Sequence[str]
-    rows: list[Sequence[str]]
+    table: Table
     total: str
 
 
-class Outcome(NamedTuple):
-    """What a perplexity run leaves behind."""
-
-    folder: Path
-    rows: list[dict[str, Any]]
-    """Every row of `rows.csv`, in its order."""
-    failed: int
-    """Cells that failed; `n/a` is an answer and not counted."""
-    tokenizers: int
-    """How many different ones there are; with several, perplexities per token do not compare."""
-
-
-def perplexity(spec: PerplexitySpec, out: Path | None, overwrite: bool, progress: Progress, tell: Tell) -> Outcome:
+def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
     """Measures every model of `spec` under every protocol at every length.
 
     All windows are planned, and the output folder is proven writable, before a model is loaded. A
@@ -63,10 +50,7 @@ def perplexity(spec: PerplexitySpec, out: Path | None, overwrite: bool, progress
 
     Args:
         spec: what to run.
-        out: folder of the results, used exactly; None is `results/runs/<id>`.
-        overwrite: discard another run that the folder holds.
-        progress: opens a progress bar.
-        tell: takes a sentence that the user should read.
+        settings: how.
     """
     device = pick_device(spec.device)
     if device.type == "cpu":
@@ -78,45 +62,48 @@ def perplexity(spec: PerplexitySpec, out: Path | None, overwrite: bool, progress
     order = [key for each in planned for plan in each.plans for key in plan.windows]
     with (
         deterministic(spec.deterministic),
-        open_run(out or Path("results/runs") / identity, spec_text(spec), identity, overwrite) as store,
+        open_run(settings.folder(identity), spec_text(spec), identity, settings.overwrite) as folder,
     ):
-        began, earlier = time.monotonic(), _earlier(store.directory)
-        todo = [each._replace(plans=unfinished(each.plans, store.finished())) for each in planned]
-        resumed = len(store.finished() & set(order))
+        earlier = folder.earlier_provenance()
+        todo = [each._replace(plans=unfinished(each.plans, folder.finished())) for each in planned]
+        resumed = len(folder.finished() & set(order))
         if resumed:
-            tell(f"{store.directory} already holds {resumed} of {len(order)} cells; they are not measured again")
+            settings.tell(
+                f"{folder.directory} already holds {resumed} of {len(order)} cells; they are not measured again"
+            )
         opened: dict[str, Any] = {name: facts.get("opened") for name, facts in earlier.get("models", {}).items()}
-        start = begin(device, earlier)
+        account = Account(device, earlier)
 
-        def account(measured: int) -> None:
-            facts = _provenance(spec, identity, corpus, planned, opened, store.directory)
-            spent = end(start, time.monotonic() - began, cells=measured)
-            store.write_provenance(publishable({**facts, **spent, "cells_from_an_earlier_start": resumed}))
+        def write_provenance(measured: int) -> None:
+            facts = _facts(spec, identity, corpus, planned, opened, folder.directory)
+            folder.write_provenance(
+                account.provenance({**facts, "cells_from_an_earlier_start": resumed}, cells=measured)
+            )
 
-        store.collect(order)
+        folder.collect(order)
         if resumed < len(order) or not earlier:
-            account(0)
+            write_provenance(0)
         measured = 0
         total = sum(work(plan) for each in todo for plan in each.plans)
-        with progress(total, "work") as advance:
+        with settings.progress(total, "work") as advance:
             for each in todo:
                 if each.plans:
                     for measurement in _measure_model(spec, corpus, each, device, opened, advance):
-                        store.save(measurement, summarise(measurement, identity, spec.seed))
-                        store.collect(order)
+                        folder.save(measurement, summarise(measurement, identity, spec.seed))
+                        folder.collect(order)
                         measured += 1
-                        account(measured)
-        run = read_run(store.directory)
-        draw_perplexity([run], store.directory / "figures")
-        rows = run.rows.to_dict("records")
-        failed = {
-            (row["model"], row["protocol"], row["length"]) for row in rows if row["status"] in ("failed", "error")
-        }
-        return Outcome(store.directory, rows, len(failed), n_tokenizers([run]))
+                        write_provenance(measured)
+        run = read_run(folder.directory)
+        draw_perplexity([run], folder.directory / "figures")
+    rows = run.rows.to_dict("records")
+    lost = {(row["model"], row["protocol"], row["length"]) for row in rows if row["status"] in ("failed", "error")}
+    where = f"rows: {folder.directory / 'rows.csv'}   figure: {folder.directory / 'figures' / 'perplexity.png'}"
+    sentence = f"{len(lost)} of the cells have no value; their notes stand below the table" if lost else ""
+    return Outcome(folder.directory, [where], sentence)
 
 
 def estimate(spec: PerplexitySpec) -> Estimate:
-    """What `perplexity` would do: windows and tokens of each cell, and a timed guess of the seconds of each model."""
+    """What `run_spec` would do: windows and tokens of each cell, and a timed guess of the seconds of each model."""
     device = pick_device(spec.device)
     rows: list[Sequence[str]] = []
     total = 0.0
@@ -126,16 +113,17 @@ def estimate(spec: PerplexitySpec) -> Estimate:
         for step in each.plans:
             try:
                 seconds = seconds_for(model, [step])
-                told = f"{seconds:.0f} s"
+                guess = f"{seconds:.0f} s"
                 total += seconds
             except LengthError as error:
-                told = f"n/a: {error}"
+                guess = f"n/a: {error}"
             for key, windows in step.windows.items():
                 scored = sum(window.n_scored for window in windows)
                 fed = sum(window.n_input for window in windows)
-                rows.append((key.model, key.protocol, str(key.length), str(len(windows)), str(scored), str(fed), told))
+                rows.append((key.model, key.protocol, str(key.length), str(len(windows)), str(scored), str(fed), guess))
     columns = ("model", "protocol", "length", "windows", "scored", "fed", "estimate of the length")
-    return Estimate(columns, rows, f"about {total / 60:.1f} minutes in all; protocols of one length share windows")
+    sentence = f"about {total / 60:.1f} minutes in all; protocols of one length share windows"
+    return Estimate(listing("planned", columns, rows), sentence)
 
 
 def _measure_model(
@@ -161,9 +149,10 @@ def _measure_model(
     try:
         model = planned.located.load(_load_options(spec, device))
         refuse_leak(model)
-    except LpeEvalError as error:
+    except Exception as error:
+        # Whatever foreign code raises costs the cells of its own model.
         advance(sum(work(plan) for plan in planned.plans))
-        yield from (Measurement(key, facts, "", (), (), None, "failed", str(error)) for key in keys)
+        yield from (Measurement(key, facts, "", (), (), None, "failed", one_sentence(error)) for key in keys)
         return
     facts = replace(facts, encoding=model.facts.encoding, train_length=model.facts.train_length)
     opened[planned.peek.name] = opened_facts(model)
@@ -177,10 +166,10 @@ def _measure_model(
             planned.selection.documents,
             [each],
             facts,
-            planned.tokenizer.bos_id,
-            batch_tokens,
-            spec.seed,
-            lambda done, per_token=per_token: advance(round(done * per_token)),
+            bos_id=planned.tokenizer.bos_id,
+            batch_tokens=batch_tokens,
+            seed=spec.seed,
+            advance=lambda done, per_token=per_token: advance(round(done * per_token)),
         )
 
 
@@ -198,7 +187,7 @@ def _identity(spec: PerplexitySpec, planned: Sequence[Planned]) -> dict[str, Any
     }
 
 
-def _provenance(
+def _facts(
     spec: PerplexitySpec,
     identity: str,
     corpus: Corpus,
@@ -206,20 +195,20 @@ def _provenance(
     opened: Mapping[str, Any],
     folder: Path,
 ) -> dict[str, Any]:
-    """What was measured, with what and at what cost; where and when is added by `begin` and `end`."""
+    """What was measured, with what and at what cost."""
     models = {each.peek.name: {**planned_facts(each), "opened": opened.get(each.peek.name)} for each in planned}
-    return {
-        "kind": spec.kind,
-        "run": identity,
-        "task": {"name": spec.task, "version": spec.task_version, "fingerprint": spec.task_fingerprint or None},
-        "corpus": {"name": corpus.label, "split": corpus.split, **corpus_facts(corpus)},
-        "models": models,
-        "opened_with": spec.opening,
-        "dtype": spec.dtype,
-        "attention": list(dict.fromkeys(facts["attention"] for facts in opened.values() if facts)),
-        "seeds": {"documents_and_positions": spec.seed},
-        "cost": _cost(folder / "cost.csv"),
-    }
+    return run_facts(
+        spec.kind,
+        identity,
+        models=models,
+        seeds={"documents_and_positions": spec.seed},
+        dtype=spec.dtype,
+        attention=[facts["attention"] for facts in opened.values() if facts],
+        task={"name": spec.task, "version": spec.task_version, "fingerprint": spec.task_fingerprint or None},
+        corpus={"name": corpus.label, "split": corpus.split, **corpus_facts(corpus)},
+        opened_with=spec.opening,
+        cost=_cost(folder / "cost.csv"),
+    )
 
 
 def _cost(path: Path) -> dict[str, Any] | None:
@@ -229,20 +218,3 @@ def _cost(path: Path) -> dict[str, Any] | None:
     cells = read_csv(path, COST)
     peak = None if cells.empty else float(cells.peak_memory_mib.max())
     return cost(float(cells.n_forward_tokens.sum()), float(cells.seconds.sum()), peak)
-
-
-def _earlier(folder: Path) -> dict[str, Any]:
-    """The provenance of the start that this one goes on with; empty if there is none that can be read."""
-    try:
-        found = json_of((folder / "provenance.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    shaped = isinstance(found, dict) and all(isinstance(each, dict) for each in _items(found))
-    return found if shaped else {}
-
-
-def _items(provenance: Mapping[str, Any]) -> list[Any]:
-    """The parts of a provenance that another start reads: each must be a mapping."""
-    models, starts = provenance.get("models", {}), provenance.get("starts", [])
-    inside = list(models.values()) if isinstance(models, dict) else []
-    return [models, *inside, *(starts if isinstance(starts, list) else [None])]

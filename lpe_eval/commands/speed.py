@@ -1,41 +1,27 @@
 """What `speed` measures: time and memory of each encoding, beside plain causal attention."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 import lpe_eval
-from lpe_eval.console import number
 from lpe_eval.measure.device import dtype_name, pick_device
 from lpe_eval.measure.peak import Peak, peak_of
 from lpe_eval.measure.plan import work_per_token
-from lpe_eval.measure.progress import Advance, Progress, Tell
-from lpe_eval.measure.provenance import begin, end, publishable
+from lpe_eval.measure.progress import Advance
+from lpe_eval.measure.provenance import Account, run_facts
 from lpe_eval.measure.speed import UNIT, Case, Passes, seconds_in_turn, timing, unit_of
-from lpe_eval.report.folders.speed import SpeedFolder, draw_speed
+from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.report.figures.speed import draw_speed
+from lpe_eval.report.folders.speed import SpeedFolder
+from lpe_eval.run import Outcome, Settings
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.speed_spec import Mode, SpeedSpec
 from lpe_eval.table import SCHEMA
 
-COLUMNS = ("encoding", "path", "length", "tokens/s", "times plain", "MiB", "MiB / plain")
-"""Of the tables on the screen."""
 
-
-class SpeedOutcome(NamedTuple):
-    """What a speed measurement leaves behind."""
-
-    folder: Path
-    figure: Path
-    rows: list[dict[str, Any]]
-    """Every row of `speed.csv`, in its order."""
-    failed: int
-    """Cases that failed; `n/a` is an answer and not counted."""
-
-
-def speed(spec: SpeedSpec, out: Path | None, overwrite: bool, progress: Progress, tell: Tell) -> SpeedOutcome:
+def run_spec(spec: SpeedSpec, settings: Settings) -> Outcome:
     """Measures every encoding of `spec` in every mode at every length.
 
     At each length, memory comes first: a case whose own process did not survive its pass is not
@@ -43,10 +29,7 @@ def speed(spec: SpeedSpec, out: Path | None, overwrite: bool, progress: Progress
 
     Args:
         spec: what to measure.
-        out: folder of the results; None is `results/runs/speed-<id>`.
-        overwrite: discard the measurement that the folder holds.
-        progress: opens a progress bar.
-        tell: takes a sentence that the user should read.
+        settings: how.
 
     Raises:
         SpecError: an encoding does not exist or does not fit, or the attention path cannot compute it.
@@ -59,67 +42,45 @@ def speed(spec: SpeedSpec, out: Path | None, overwrite: bool, progress: Progress
         # Chooses the attention path, so that what does not fit is said before anything is measured.
         assert Passes(case, device).attention
     run = run_id({"spec": spec.model_dump(mode="json"), "version": lpe_eval.__version__})
-    with SpeedFolder(out or Path("results/runs") / f"speed-{run}", spec_text(spec), overwrite) as folder:
-        return _timed(spec, folder, run, device, groups, progress, tell)
+    with SpeedFolder(settings.folder(f"speed-{run}"), run, spec_text(spec), settings.overwrite) as folder:
+        return _timed(spec, folder, device, groups, settings)
 
 
 def _timed(
-    spec: SpeedSpec,
-    folder: SpeedFolder,
-    run: str,
-    device: torch.device,
-    groups: Sequence[tuple[Mode, int]],
-    progress: Progress,
-    tell: Tell,
-) -> SpeedOutcome:
+    spec: SpeedSpec, folder: SpeedFolder, device: torch.device, groups: Sequence[tuple[Mode, int]], settings: Settings
+) -> Outcome:
     done = _finished(folder.rows(), groups, len(spec.encodings) + 1)
     if done:
-        tell(f"{folder.directory} already holds {len(done)} of {len(groups)} lengths; they are not measured again")
-    start, began, todo = begin(device), time.monotonic(), [group for group in groups if group not in done]
-    facts = {"kind": spec.kind, "run": run, "dtype": spec.dtype, "seeds": {"weights": 1, "tokens": "the length"}}
+        settings.tell(
+            f"{folder.directory} already holds {len(done)} of {len(groups)} lengths; they are not measured again"
+        )
+    account, todo = Account(device, folder.earlier_provenance()), [group for group in groups if group not in done]
 
-    def account() -> None:
+    def write_provenance() -> None:
         paths = {row["encoding"]: row["attention"] for row in _in_order(done, groups) if row["attention"]}
-        spent = end(start, time.monotonic() - began, lengths_from_an_earlier_start=len(groups) - len(todo))
-        folder.write_provenance(publishable({**facts, "attention": paths, **spent}))
+        facts = run_facts(
+            spec.kind,
+            folder.run,
+            models={name: {"opened": {"encoding": name, "attention": path}} for name, path in paths.items()},
+            seeds={"weights": 1, "tokens": "the length"},
+            dtype=spec.dtype,
+            attention=list(paths.values()),
+        )
+        resumed = len(groups) - len(todo)
+        folder.write_provenance(account.provenance(facts, lengths_from_an_earlier_start=resumed))
 
-    account()
+    write_provenance()
     total = sum((spec.rounds + 2) * _work(case) for group in todo for case in _cases(spec, *group).values())
-    with progress(total, "work") as advance:
+    with settings.progress(total, "work") as advance:
         for group in todo:
-            done[group] = _measured(spec, _cases(spec, *group), device, run, advance)
+            done[group] = _measured(spec, _cases(spec, *group), device, folder.run, advance)
             folder.write_rows(_in_order(done, groups))
-            account()
+            write_provenance()
     rows = _in_order(done, groups)
     figure = draw_speed(rows, folder.directory / "figures")[0]
-    return SpeedOutcome(folder.directory, figure, rows, sum(row["status"] == "failed" for row in rows))
-
-
-def shown(rows: Sequence[Mapping[str, Any]], mode: str) -> list[Sequence[str]]:
-    """The rows of one mode for the screen, under `COLUMNS`."""
-    return [
-        (
-            row["encoding"],
-            row["attention"],
-            str(row["length"]),
-            number(row["median_tokens_per_second"]) if row["status"] == "ok" else row["status"],
-            number(row["times_plain"], 3),
-            number(row["pass_memory_mib"], 3),
-            number(row["memory_times_plain"], 3),
-        )
-        for row in rows
-        if row["mode"] == mode
-    ]
-
-
-def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why some cases have no value, each reason once with the places that it explains."""
-    places: dict[str, list[str]] = {}
-    for row in rows:
-        if row["status"] != "ok":
-            where = f"{row['encoding']} {row['mode']} {row['length']}"
-            places.setdefault(f"{row['status']}: {row['note']}", []).append(where)
-    return [f"{reason} ({', '.join(found)})" for reason, found in places.items()]
+    failed = sum(row["status"] == "failed" for row in rows)
+    sentence = f"{failed} of the cases have no value; their notes stand below the table" if failed else ""
+    return Outcome(folder.directory, [f"rows: {folder.directory / 'speed.csv'}   figure: {figure}"], sentence)
 
 
 def _cases(spec: SpeedSpec, mode: Mode, length: int) -> dict[str, Case]:
@@ -154,12 +115,14 @@ def _measured(
         advance(_work(case))
     able = {name: Passes(case, device) for name, case in cases.items() if peaks[name].status == "ok"}
 
-    def told(name: str) -> None:
+    def sentence(name: str) -> None:
         advance(_work(cases[name]), f"{name}, {cases[name].mode} at {cases[name].length}")
 
     try:
-        seconds = seconds_in_turn({name: _pass(passes) for name, passes in able.items()}, spec.rounds, told)
-    except (torch.OutOfMemoryError, MemoryError):
+        seconds = seconds_in_turn({name: _pass(passes) for name, passes in able.items()}, spec.rounds, sentence)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
         # Each fitted alone; only the models of all encodings side by side did not.
         note = "out of memory with the models of all encodings at once; name fewer with --encoding"
         seconds, peaks = {}, {name: Peak(each.mib, "failed", each.note or note) for name, each in peaks.items()}

@@ -10,67 +10,89 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
 from lpe_eval.errors import OutputError
 from lpe_eval.measure.device import pick_device
-from lpe_eval.measure.progress import Progress, Tell
+from lpe_eval.measure.provenance import Account, run_facts
 from lpe_eval.report.folders.atomic import write_atomically
+from lpe_eval.report.folders.study import StudyFolder
 from lpe_eval.report.folders.train import ended_training, read_log
 from lpe_eval.report.model_card import model_card
-from lpe_eval.spec.fingerprint import spec_text
+from lpe_eval.run import Outcome, Settings
+from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.study_spec import StudySpec
 from lpe_eval.spec.train_spec import TrainSpec
 
 _JOBS_ON_GPU = 6
-_LOOK_EVERY = 2.0
+_SECONDS_BETWEEN_POLLS = 2.0
 
 
-class StudyOutcome(NamedTuple):
-    """What a study leaves behind."""
-
-    folder: Path
-    trained: list[str]
-    failed: dict[str, str]
-    """The last words of each training that failed."""
-
-
-def study(
-    spec: StudySpec, out: Path | None, device_name: str, jobs: int | None, progress: Progress, tell: Tell
-) -> StudyOutcome:
+def run_spec(spec: StudySpec, settings: Settings) -> Outcome:
     """Trains every model of `spec` into a folder of its own.
 
     Args:
         spec: what to train.
-        out: folder of the folders; None is `results/runs/study-<name>`.
-        device_name: where to train.
-        jobs: trainings at once; None is one for each processor, or six on a GPU.
-        progress: opens a progress bar.
-        tell: takes a sentence that the user should read.
+        settings: how; `jobs` None is one training for each processor at once, or six on a GPU.
+
+    Raises:
+        SpecError: the device does not exist.
+        OutputError: the folder cannot be used.
     """
-    device = pick_device(device_name)
+    device = pick_device(settings.device)
     on_gpu = device.type == "cuda"
-    out = out or Path("results/runs") / f"study-{spec.name}"
     trainings = spec.trainings(on_gpu)
     if not on_gpu and spec.on_cpu:
-        tell(f"no GPU is used, so the study trains with {yaml.safe_dump(spec.on_cpu, default_flow_style=True).strip()}")
+        recipe = yaml.safe_dump(spec.on_cpu, default_flow_style=True).strip()
+        settings.tell(f"no GPU is used, so the study trains with {recipe}")
+    # A study may grow, so it is known by its name.
+    run = run_id({"kind": spec.kind, "name": spec.name})
+    names = tuple(each.name for each in trainings)
+    with StudyFolder(settings.folder(f"study-{spec.name}"), run, spec_text(spec), names) as folder:
+        out, account = folder.directory, Account(device, folder.earlier_provenance())
+
+        def write_provenance(failed: dict[str, str]) -> None:
+            ended = {each.name: ended_training(out / each.name, spec_text(each)) for each in trainings}
+            states = {name: "failed" if name in failed else "trained" if ended[name] else "left" for name in names}
+            known = [found[1] for found in ended.values() if found]
+            models = {name: facts for each in known for name, facts in each.get("models", {}).items()}
+            facts = run_facts(spec.kind, run, models=models, seeds={each.name: each.seed for each in trainings})
+            folder.write_provenance(account.provenance({**facts, "trainings": states}))
+
+        write_provenance({})
+        failed = _trained(trainings, out, settings, on_gpu)
+        for each in trainings:
+            finished = ended_training(out / each.name, spec_text(each))
+            if finished is not None:
+                (out / f"{each.name}.log").unlink(missing_ok=True)
+                write_atomically(out / each.name / "README.md", model_card(each, *finished).encode())
+        write_provenance(failed)
+    done = len(trainings) - len(failed)
+    sentence = f"{done} checkpoints in {out}; measure one: lpe-eval ppl -m {out}/NAME"
+    why = "; ".join(f"{name}: {words}" for name, words in failed.items())
+    return Outcome(
+        out, [sentence], f"{len(failed)} trainings of the study failed ({why}); the others are kept" if failed else ""
+    )
+
+
+def _trained(trainings: Sequence[TrainSpec], out: Path, settings: Settings, on_gpu: bool) -> dict[str, str]:
+    """Trains what is left, several at once; the last words of each training that failed."""
     left = [each for each in trainings if ended_training(out / each.name, spec_text(each)) is None]
     failed: dict[str, str] = {}
     running: dict[str, subprocess.Popen] = {}
     waiting = list(left)
-    at_once = jobs or (_JOBS_ON_GPU if on_gpu else os.cpu_count() or 1)
-    total = sum(each.steps for each in left)
+    at_once = settings.jobs or (_JOBS_ON_GPU if on_gpu else os.cpu_count() or 1)
     done = 0
     try:
-        with progress(total, "steps") as advance:
+        with settings.progress(sum(each.steps for each in left), "steps") as advance:
             while waiting or running:
                 while waiting and len(running) < at_once:
                     each = waiting.pop(0)
-                    running[each.name] = _start(each, out, device_name, on_gpu)
-                time.sleep(_LOOK_EVERY)
+                    running[each.name] = _start(each, out, settings.device, on_gpu)
+                time.sleep(_SECONDS_BETWEEN_POLLS)
                 for name, process in list(running.items()):
                     if process.poll() is not None:
                         del running[name]
@@ -84,13 +106,7 @@ def study(
             process.terminate()
         for process in running.values():
             process.wait()
-    for each in trainings:
-        finished = ended_training(out / each.name, spec_text(each))
-        if finished is not None:
-            (out / f"{each.name}.log").unlink(missing_ok=True)
-            card = model_card(each, *finished)
-            write_atomically(out / each.name / "README.md", card.encode())
-    return StudyOutcome(out, [each.name for each in trainings if each.name not in failed], failed)
+    return failed
 
 
 def _start(spec: TrainSpec, out: Path, device_name: str, on_gpu: bool) -> subprocess.Popen:

@@ -1,56 +1,55 @@
 """A training from its spec to a native checkpoint, with everything needed to go on after a kill."""
 
-import time
-from pathlib import Path
-
 import torch
 
 from lpe_eval.data.corpus import Corpus, open_corpus
 from lpe_eval.data.selection import Selection, choose_documents
 from lpe_eval.data.tokenizer import Tokenizer, open_tokenizer
 from lpe_eval.errors import OutputError, SpecError
-from lpe_eval.measure.by_length import peak_memory_mib
 from lpe_eval.measure.determinism import deterministic
 from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.facts import corpus_facts
+from lpe_eval.measure.memory import peak_memory_mib
 from lpe_eval.measure.progress import Progress
-from lpe_eval.measure.provenance import begin, cost, end, publishable
+from lpe_eval.measure.provenance import Account, cost, run_facts
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.checkpoints.native import Native
-from lpe_eval.report.folders.train import LogRow, TrainingFolder
+from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.records import LogRow
+from lpe_eval.report.folders.train import TrainingFolder
+from lpe_eval.run import Outcome, Settings
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.model_spec import CheckpointSpec
 from lpe_eval.spec.train_spec import TrainSpec
-from lpe_eval.train.text import Trainer, TrainingStateError, TrainingStep
+from lpe_eval.train.snapshot import SnapshotError
+from lpe_eval.train.text import Trainer, train_text
 
-_LOG_EVERY = 20
 _ALL_TEXT = 1 << 40
 
 
-def train(spec: TrainSpec, out: Path | None, device_name: str, overwrite: bool, progress: Progress) -> Path:
-    """Trains the model of `spec`, resuming where an earlier run of it stopped, and writes a native checkpoint.
+def run_spec(spec: TrainSpec, settings: Settings) -> Outcome:
+    """Trains the model of `spec`, resuming where an earlier start stopped, and writes a native checkpoint.
 
     Args:
         spec: the recipe.
-        out: folder of the checkpoint and its log; None is `results/runs/train-<id>`.
-        device_name: where to train.
-        overwrite: start anew over what the folder holds.
-        progress: opens a progress bar.
+        settings: how it is run.
 
-    Returns:
-        The folder.
+    Raises:
+        SpecError: the device does not exist, or the model does not fit into memory.
+        DataError: there is too little text.
+        DivergedError: the loss is no longer finite.
+        OutputError: the folder cannot be used.
     """
-    out = out or Path("results/runs") / f"train-{run_id(spec.model_dump(mode='json'))}"
-    with deterministic(spec.deterministic):
-        return _train(spec, out, pick_device(device_name), overwrite, progress)
-
-
-def _train(spec: TrainSpec, out: Path, device: torch.device, overwrite: bool, progress: Progress) -> Path:
-    with TrainingFolder(out, spec_text(spec), overwrite) as folder:
+    device, run = pick_device(settings.device), run_id(spec.model_dump(mode="json"))
+    with (
+        deterministic(spec.deterministic),
+        TrainingFolder(settings.folder(f"train-{run}"), run, spec_text(spec), settings.overwrite) as folder,
+    ):
         # Seeds decide everything, so training once more would end at the same weights.
         if not folder.ended:
-            _train_in(folder, spec, device, progress)
-    return out
+            _train_in(folder, spec, device, settings.progress)
+    sentence = f"checkpoint: {folder.directory}   measure it: lpe-eval ppl -m {folder.directory}"
+    return Outcome(folder.directory, [sentence])
 
 
 def _train_in(folder: TrainingFolder, spec: TrainSpec, device: torch.device, progress: Progress) -> None:
@@ -62,48 +61,54 @@ def _train_in(folder: TrainingFolder, spec: TrainSpec, device: torch.device, pro
     trainer = _trainer(spec, streams["train"], streams["valid"], device)
     rows = _resume(trainer, folder)
     spent = rows[-1].seconds if rows else 0.0
-    start, resumed_from, began = begin(device), trainer.step, time.monotonic()
-    pending: list[TrainingStep] = []
+    account, resumed_from = Account(device, folder.earlier_provenance()), trainer.step
+    known = run_facts(
+        spec.kind,
+        folder.run,
+        models={spec.name: {"tokenizer": spec.tokenizer}},
+        seeds={"weights_and_order": spec.seed},
+        dtype={"weights": spec.weights_dtype, "compute": spec.compute_dtype},
+        attention=trainer.model.path_names(),
+        corpus={"describe": corpus_facts(corpus), **{split: each.fingerprint for split, each in text.items()}},
+    )
+    folder.write_provenance(account.provenance(known, resumed_from_step=resumed_from))
     with progress(spec.steps, "steps") as advance:
         advance(trainer.step, spec.name)
-        for step in trainer.run():
-            pending.append(step)
-            if step.step % _LOG_EVERY == 0 or step.valid_nll_nats is not None:
-                rows.append(_log_row(pending, spent + time.monotonic() - began))
-                pending.clear()
-            if step.valid_nll_nats is not None and step.step < spec.steps:
-                folder.save(rows, trainer.snapshot())
-            advance(1, f"{spec.name}  loss {rows[-1].train_nll_nats:.3f}" if rows else None)
+        for row, snapshot in train_text(trainer, spent, advance):
+            rows.append(row)
+            if snapshot is not None:
+                folder.save(rows, snapshot)
     checkpoint = CheckpointSpec(schema=1, name=spec.name, tokenizer=spec.tokenizer, model=spec.model)
     Native.save(trainer.model, checkpoint, out, getattr(torch, spec.weights_dtype))
     seconds, tokens = rows[-1].seconds if rows else 0.0, spec.steps * spec.batch_tokens
+    digest = Native.peek(out, LoadOptions()).digest
+    weights = sum(each.numel() for each in trainer.model.parameters())
+    opened = {"format": "native", "encoding": str(spec.model.encoding), "train_length": spec.model.train_length}
+    opened |= {"encoding_options": spec.model.encoding.model_dump(mode="json"), "n_parameters": weights}
     facts = {
-        "kind": spec.kind,
-        "checkpoint_digest": Native.peek(out, LoadOptions()).digest,
-        "n_parameters": sum(each.numel() for each in trainer.model.parameters()),
-        "corpus": {"describe": corpus_facts(corpus), **{split: each.fingerprint for split, each in text.items()}},
-        "dtype": {"weights": spec.weights_dtype, "compute": spec.compute_dtype},
-        "attention": trainer.model.path_names(),
-        "seeds": {"weights_and_order": spec.seed},
+        **known,
+        "models": {spec.name: {"digest": digest, "tokenizer": spec.tokenizer, "opened": opened}},
+        "checkpoint_digest": digest,
+        "n_parameters": weights,
         "tokens_seen": tokens,
         "seconds": seconds,
         "cost": cost(tokens, seconds, peak_memory_mib(device)),
     }
-    spent = end(start, time.monotonic() - began, resumed_from_step=resumed_from)
-    folder.finish(rows, publishable({**facts, **spent}))
+    folder.finish(rows, account.provenance(facts, resumed_from_step=resumed_from))
 
 
 def _trainer(spec: TrainSpec, tokens: torch.Tensor, validation: torch.Tensor, device: torch.device) -> Trainer:
     try:
         return Trainer(spec, tokens, validation, device)
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)):
+        if not out_of_memory(error):
             raise
         raise SpecError(f"the model of {spec.name} does not fit into memory; lower --width or --layers") from error
 
 
 def _packed(corpus: Corpus, split: str, tokenizer: Tokenizer, spec: TrainSpec) -> Selection:
-    return choose_documents(corpus, split, tokenizer, spec.model.train_length, _ALL_TEXT, seed=0, pack=True)
+    longest = spec.model.train_length
+    return choose_documents(corpus, split, tokenizer, longest=longest, max_tokens=_ALL_TEXT, seed=0, pack=True)
 
 
 def _resume(trainer: Trainer, folder: TrainingFolder) -> list[LogRow]:
@@ -112,18 +117,6 @@ def _resume(trainer: Trainer, folder: TrainingFolder) -> list[LogRow]:
         return []
     try:
         trainer.restore(saved)
-    except TrainingStateError as error:
+    except SnapshotError as error:
         raise OutputError(f"{folder.directory / 'training_state.pt'} is damaged; delete it to start anew") from error
     return folder.read_log(up_to_step=trainer.step)
-
-
-def _log_row(steps: list[TrainingStep], seconds: float) -> LogRow:
-    last = steps[-1]
-    return LogRow(
-        last.step,
-        sum(step.train_nll_nats for step in steps) / len(steps),
-        sum(step.gradient_norm for step in steps) / len(steps),
-        last.learning_rate,
-        last.valid_nll_nats,
-        round(seconds, 1),
-    )

@@ -1,4 +1,4 @@
-"""The waist: text and algorithmic problems both become batches, and scoring cannot tell which it got."""
+"""Windows of text as a batch: what a causal model is fed, what it should say next, and which places count."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from lpe_eval.errors import SpecError
 
 
 class Batch(NamedTuple):
-    """What a model is fed, what it should predict at each place, and which places count."""
+    """What a model is fed, what it should predict at each place, and which places count; `b` windows of `t` tokens."""
 
     tokens: Int[Tensor, "b t"]
     targets: Int[Tensor, "b t"]

@@ -111,8 +111,3 @@ def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
     if not isinstance(text, str):
         raise DataError(f"the column {column!r} of {where} holds {type(text).__name__}, not text; choose another one")
     return text
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what another library says went wrong."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

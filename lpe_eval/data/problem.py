@@ -13,7 +13,9 @@ Deviations and choices:
       A choice among k that depends on the row is floor(u * k) of a float64 u, uniform to 1 in 2^53 / k.
     * Only the default settings of the released code exist: modulus 5, five symbols to sort, binary strings.
     * The loss of the released code counts every answer token, also zeros after the end token, and the
-      accuracy does not. `Batch.scored` is the accuracy's; the loss is the trainer's own business.
+      accuracy does not. `Sample.mask` is the accuracy's; the loss is the trainer's own business.
+    * The released encoder can read computation tokens between the input and the answer
+      (`computation_steps_mult`). By default it reads none, and there are none here.
 """
 
 import math
@@ -24,7 +26,6 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from lpe_eval.data.batch import Batch
 from lpe_eval.errors import SpecError
 from lpe_eval.registry import PROBLEMS
 from lpe_eval.spec.che_task import Level
@@ -136,11 +137,14 @@ def open_problem(name: str) -> type[Problem]:
 
     Raises:
         UnknownName: no problem has that name.
-        SpecError: what has that name is no problem.
+        SpecError: what has that name is no problem, or does not say all that a problem must.
     """
     member = PROBLEMS.load(name)
     if not issubclass(member, Problem):
         raise SpecError(f"the problem {name!r} is not a subclass of lpe_eval.data.problem.Problem")
+    for wanted in ("title", "level", "input_size", "classes"):
+        if getattr(member, wanted, None) is None:
+            raise SpecError(f"the problem {name!r} does not say its {wanted}; see lpe_eval.data.problem.Problem")
     return member
 
 
@@ -150,41 +154,19 @@ def require_length(problem: type[Problem], length: int) -> None:
         raise SpecError(f"{problem.title} has no strings of length {length}; ask for {problem.shortest_length} or more")
 
 
-def assemble(sample: Sample, problem: type[Problem], computation_steps_mult: int = 0) -> Batch:
-    """What the encoder reads: the input, then computation tokens, then an empty token for each answer.
+def assemble(sample: Sample, problem: type[Problem]) -> Int[Tensor, "b s"]:
+    """What the encoder reads, `s = t + o` tokens: the input, then an empty token for each answer token.
 
-    Answers are read at the last positions; the targets of the others are zero and not scored.
+    The empty token has the id `input_size`. Answers are read at the empty tokens.
 
         reverse_string, 2 bits     1 0 2 2   ->   . . 0 1
-
-    Args:
-        sample: inputs and answers.
-        problem: where they come from.
-        computation_steps_mult: computation tokens for each input token. They take the id `input_size`,
-            and the empty token then has the next one.
     """
-    batch, length = sample.inputs.shape
-    thinking = computation_steps_mult * length
-    empty = problem.input_size + (computation_steps_mult > 0)
-    tokens = torch.cat(
-        [
-            sample.inputs,
-            sample.inputs.new_full((batch, thinking), problem.input_size),
-            sample.inputs.new_full((batch, sample.targets.shape[1]), empty),
-        ],
-        dim=1,
-    )
-    before = (batch, length + thinking)
-    return Batch(
-        tokens,
-        torch.cat([sample.targets.new_zeros(before), sample.targets], dim=1),
-        torch.cat([sample.mask.new_zeros(before), sample.mask], dim=1),
-    )
+    return torch.cat([sample.inputs, sample.inputs.new_full(sample.targets.shape, problem.input_size)], dim=1)
 
 
-def vocabulary_size(problem: type[Problem], computation_steps_mult: int = 0) -> int:
-    """Number of token ids that `assemble` uses: the inputs', the empty token's, the computation token's."""
-    return problem.input_size + 1 + (computation_steps_mult > 0)
+def vocabulary_size(problem: type[Problem]) -> int:
+    """Number of token ids that `assemble` uses: the inputs', and the empty token's."""
+    return problem.input_size + 1
 
 
 def uniform_tokens(

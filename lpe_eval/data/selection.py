@@ -11,13 +11,14 @@ With `pack`, all documents become one stream in which each is followed by EOS, a
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lpe_eval.data.corpus import Corpus, Document, text_bytes
 from lpe_eval.data.tokenizer import EncodedText, Tokenizer
+from lpe_eval.data.windows import Bos
 from lpe_eval.errors import DataError, SpecError
 
 
@@ -48,11 +49,12 @@ def choose_documents(
     corpus: Corpus,
     split: str,
     tokenizer: Tokenizer,
+    *,
     longest: int,
     max_tokens: int,
     seed: int,
     pack: bool = False,
-    bos: Literal["always", "first_window", "never"] = "never",
+    bos: Bos = "never",
     cap: int | None = None,
 ) -> Selection:
     """Takes documents until `max_tokens` are reached.
@@ -80,35 +82,36 @@ def choose_documents(
         raise SpecError(f"at most {cap} tokens of a document leave no full window of {longest}; allow {minimum}")
     if max_tokens < 1:
         raise SpecError(f"the number of tokens must be at least 1, not {max_tokens}")
-    order = _visit(corpus, split, seed)
+    text = _Text(corpus, split, tokenizer, bos, seed)
     if pack:
-        return _pack(order, corpus, split, tokenizer, minimum, max(max_tokens, minimum), bos)
-    return _choose(order, corpus, split, tokenizer, minimum, max_tokens, cap, bos)
+        return _pack(text, minimum, max(max_tokens, minimum))
+    return _choose(text, minimum, max_tokens, cap)
 
 
-def _choose(
-    order: Iterable[Document],
-    corpus: Corpus,
-    split: str,
-    tokenizer: Tokenizer,
-    minimum: int,
-    max_tokens: int,
-    cap: int,
-    bos: str,
-) -> Selection:
+class _Text(NamedTuple):
+    """Where documents come from, what makes tokens of them, and the seed of their order."""
+
+    corpus: Corpus
+    split: str
+    tokenizer: Tokenizer
+    bos: str
+    seed: int
+
+
+def _choose(text: _Text, minimum: int, max_tokens: int, cap: int) -> Selection:
     chosen: list[EncodedDocument] = []
     n_seen = most = 0
     left = max_tokens
-    for document in order:
+    for document in _visit(text):
         if chosen and left < minimum:
             break
         n_seen += 1
-        if document.tokens is None and tokenizer.a_byte_or_more:
+        if document.tokens is None and text.tokenizer.a_byte_or_more:
             n_bytes = len(text_bytes(document.text))
             if n_bytes < minimum:
                 most = max(most, n_bytes)
                 continue
-        encoded = _encode(document, tokenizer, bos, cap)
+        encoded = _encode(document, text, cap)
         most = max(most, len(encoded.tokens))
         if len(encoded.tokens) < minimum:
             continue
@@ -117,35 +120,28 @@ def _choose(
         chosen.append(encoded._replace(tokens=encoded.tokens[:kept], n_bytes=encoded.n_bytes[:kept]))
     if not chosen:
         raise DataError(
-            f"no document of {corpus.label} (split {split}) has the {minimum} tokens that length {minimum - 1} needs; "
-            f"the longest of {n_seen} has {most}: lower --lengths, or use --pack"
+            f"no document of {text.corpus.label} (split {text.split}) has the {minimum} tokens that "
+            f"length {minimum - 1} needs; the longest of {n_seen} has {most}: lower --lengths, or use --pack"
         )
     return Selection(chosen, _fingerprint(chosen), len(chosen), n_seen)
 
 
-def _pack(
-    order: Iterable[Document],
-    corpus: Corpus,
-    split: str,
-    tokenizer: Tokenizer,
-    minimum: int,
-    max_tokens: int,
-    bos: str,
-) -> Selection:
+def _pack(text: _Text, minimum: int, max_tokens: int) -> Selection:
     pieces: list[EncodedDocument] = []
-    end = np.array([] if tokenizer.eos_id is None else [tokenizer.eos_id], dtype=np.int64)
+    eos_id = text.tokenizer.eos_id
+    end = np.array([] if eos_id is None else [eos_id], dtype=np.int64)
     left = max_tokens
-    for document in order:
+    for document in _visit(text):
         if left <= 0:
             break
-        encoded = _encode(document, tokenizer, bos, left)
+        encoded = _encode(document, text, left)
         tokens = np.concatenate([encoded.tokens, end])[:left]
         n_bytes = np.concatenate([encoded.n_bytes, np.zeros_like(end)])[:left]
         pieces.append(encoded._replace(tokens=tokens, n_bytes=n_bytes))
         left -= len(tokens)
     if left > max_tokens - minimum:
         raise DataError(
-            f"the whole split {split} of {corpus.label} has {max_tokens - left} tokens, "
+            f"the whole split {text.split} of {text.corpus.label} has {max_tokens - left} tokens, "
             f"not the {minimum} that length {minimum - 1} needs; lower --lengths"
         )
     fingerprint = _fingerprint(pieces)
@@ -158,11 +154,12 @@ def _pack(
     return Selection([stream], fingerprint, len(pieces), len(pieces))
 
 
-def _visit(corpus: Corpus, split: str, seed: int) -> Iterator[Document]:
+def _visit(text: _Text) -> Iterator[Document]:
+    corpus, seed = text.corpus, text.seed
     if corpus.streams:
-        yield from corpus.documents(split)
+        yield from corpus.documents(text.split)
         return
-    waiting = sorted(corpus.documents(split), key=lambda each: (_rank(each.name, seed), each.name), reverse=True)
+    waiting = sorted(corpus.documents(text.split), key=lambda each: (_rank(each.name, seed), each.name), reverse=True)
     while waiting:
         # Popping lets go of texts that have been looked at.
         yield waiting.pop()
@@ -172,7 +169,8 @@ def _rank(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\0".encode() + text_bytes(name)).digest()
 
 
-def _encode(document: Document, tokenizer: Tokenizer, bos: str, most_ids: int) -> EncodedDocument:
+def _encode(document: Document, text: _Text, most_ids: int) -> EncodedDocument:
+    tokenizer = text.tokenizer
     if document.tokens is None:
         digest = hashlib.sha256(text_bytes(document.text)).hexdigest()
         encoded = tokenizer.encode(document.text)
@@ -187,7 +185,7 @@ def _encode(document: Document, tokenizer: Tokenizer, bos: str, most_ids: int) -
             f"{document.name} holds token ids from {tokens.min()} to {tokens.max()}, but the tokenizer "
             f"{tokenizer.name} knows {tokenizer.vocab_size}; check the tokenizer and the type of the ids"
         )
-    if bos != "never" and len(tokens) and tokens[0] == tokenizer.bos_id:
+    if text.bos != "never" and len(tokens) and tokens[0] == tokenizer.bos_id:
         raise DataError(
             f"{document.name} begins with BOS (id {tokens[0]}) itself, so BOS would come twice; use --bos never"
         )

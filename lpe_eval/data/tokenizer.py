@@ -13,8 +13,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lpe_eval.data.corpus import first_line
 from lpe_eval.errors import DataError, LpeEvalError, SpecError
+from lpe_eval.plain import first_line
 from lpe_eval.registry import TOKENIZERS
 
 _SHORT_NAMES = {"hf": "huggingface"}

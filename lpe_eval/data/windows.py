@@ -28,9 +28,9 @@ a beginning-of-sequence token (BOS) precedes it. BOS counts towards L and is nev
     bos="never"          windows as drawn
     bos="always"         every window is BOS and then L - 1 tokens. A window then predicts its own first
                          token from BOS alone: nonoverlap feeds B012 B456 B89 and predicts 0123 4567 89
-    bos="first_window"   the document is read as if BOS were its first token: B012 3456 78
+    bos="first-window"   the document is read as if BOS were its first token: B012 3456 78
 
-With anchored windows and "first_window", a window has BOS if it reaches back that far.
+With anchored windows and "first-window", a window has BOS if it reaches back that far.
 
 The tail is the window that reaches the end of a document before it is full. It is scored with the
 context it has (tail="score") or left out (tail="drop"). It is never extended to the left: that gives
@@ -58,7 +58,7 @@ from typing import Literal, NamedTuple
 from lpe_eval.errors import SpecError
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 
-Bos = Literal["always", "first_window", "never"]
+Bos = Literal["always", "first-window", "never"]
 Tail = Literal["score", "drop"]
 
 DEFAULT_LAST_K = 256
@@ -81,13 +81,8 @@ class Window(NamedTuple):
 
     @property
     def n_input(self) -> int:
-        """Tokens fed, BOS included; never above the length."""
+        """Tokens fed, BOS included, and as many are predicted; never above the length."""
         return self.stop - 1 - self.start + self.bos
-
-    @property
-    def n_targets(self) -> int:
-        """Tokens predicted: one for each input."""
-        return self.n_input
 
     @property
     def n_scored(self) -> int:
@@ -217,6 +212,6 @@ def _blocks(
 
 def _begin(stop: int, length: int, bos: Bos) -> tuple[int, bool]:
     """Where a window that feeds `length` tokens and stops at `stop` starts, and whether BOS is one of them."""
-    if bos == "always" or (bos == "first_window" and stop == length):
+    if bos == "always" or (bos == "first-window" and stop == length):
         return stop - length, True
     return stop - 1 - length, False

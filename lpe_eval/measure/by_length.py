@@ -6,8 +6,6 @@ A window that several protocols want is pushed through the model once.
 """
 
 import gc
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -19,10 +17,13 @@ from numpy.typing import NDArray
 from lpe_eval.data.batch import batch_of
 from lpe_eval.data.selection import EncodedDocument
 from lpe_eval.data.windows import Window
-from lpe_eval.errors import LengthError
+from lpe_eval.errors import LengthError, one_sentence
+from lpe_eval.measure.determinism import is_not_deterministic
+from lpe_eval.measure.memory import peak_memory_mib
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.score import target_losses
 from lpe_eval.model.language_model import LanguageModel
+from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.table import BLOCK_TARGETS, BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
 
 
@@ -54,6 +55,7 @@ def measure(
     documents: Sequence[EncodedDocument],
     plans: Iterable[Plan],
     facts: Facts,
+    *,
     bos_id: int | None,
     batch_tokens: int,
     seed: int,
@@ -62,8 +64,8 @@ def measure(
     """Measures one model at every length, shortest first, and yields each cell when it is finished.
 
     When memory runs out the batch is halved and the same windows are tried again, which changes the
-    cost and not the result. A length at which a single window does not fit, or for which the model
-    has no positions, yields cells without a value that say so.
+    cost and not the result. A length at which a single window does not fit, for which the model has no
+    positions, or at which it raises whatever it may, yields cells without a value that say so.
 
     Args:
         model: what is measured.
@@ -86,16 +88,22 @@ def measure(
             note = f"the text holds the token {unknown} and the model has {model.facts.vocab_size} symbols"
             yield from (_without_value(key, facts, model.attention, "failed", note) for key in plan.windows)
             continue
+        left = total
+
+        def counted(done: int) -> None:
+            nonlocal left
+            left -= done
+            advance(done)
+
         try:
-            forward = _forward(model, documents, wanted, bos_id, batch_tokens, seed + plan.length, advance)
-        except LengthError as error:
-            advance(total)
-            yield from (_without_value(key, facts, model.attention, "n/a", str(error)) for key in plan.windows)
-            continue
-        except (torch.OutOfMemoryError, MemoryError):
-            advance(total)
-            note = f"out of memory with a single window of {plan.length} tokens"
-            yield from (_without_value(key, facts, model.attention, "failed", note) for key in plan.windows)
+            forward = _forward(model, documents, wanted, bos_id, batch_tokens, seed + plan.length, counted)
+        except Exception as error:
+            # Encodings and kernels may be anybody's; what they raise costs this length alone.
+            if is_not_deterministic(error):
+                raise
+            advance(left)
+            status, note = _why_without_value(error, plan.length)
+            yield from (_without_value(key, facts, model.attention, status, note) for key in plan.windows)
             continue
         batch_tokens = forward.batch_tokens
         users = dict.fromkeys(wanted, 0)
@@ -120,14 +128,6 @@ def measure(
 def distinct_inputs(plan: Plan) -> list[int]:
     """Tokens fed by each window that goes through the model, those of all protocols together."""
     return [_fed(span) for span in _spans(plan)]
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Highest memory so far: of the CUDA device, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def context_bucket_edges(longest: int) -> NDArray[np.int64]:
@@ -175,11 +175,9 @@ def _forward(
         began = time.perf_counter()
         try:
             found = _losses(model, documents, batch, alike[1], bos_id, seed)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if len(batch) == 1 or not out_of_memory(error):
                 raise
-            if len(batch) == 1:
-                raise torch.OutOfMemoryError(str(error)) from error
             batch_tokens = len(batch) // 2 * alike[0]
             _release(model.device)
             continue
@@ -205,8 +203,13 @@ def _losses(
     return found.double().cpu().numpy()
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _why_without_value(error: Exception, length: int) -> tuple[str, str]:
+    """Status and note of the cells of a length at which the model raised an error."""
+    if isinstance(error, LengthError):
+        return "n/a", str(error)
+    if out_of_memory(error):
+        return "failed", f"out of memory with a single window of {length} tokens"
+    return "failed", one_sentence(error)
 
 
 def _release(device: torch.device) -> None:

@@ -32,6 +32,11 @@ class PlannedCell(NamedTuple):
     place: Path | None
     work: int
 
+    @property
+    def title(self) -> str:
+        """The cell as people are told of it."""
+        return " on ".join(self.name)
+
 
 def plan_cells(spec: CheSpec) -> list[PlannedCell]:
     """What a spec asks for, encoding by encoding.

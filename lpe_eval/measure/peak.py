@@ -6,22 +6,20 @@ of its own: it makes the model, does one pass of 16 tokens (libraries load, thre
 highest memory it has had, does the pass in question, and reports by how much the mark rose. Memory
 below the mark of the small pass is not seen, which matters only where a pass needs a few MiB.
 
-The mark is `VmHWM` of /proc, where there is one. `ru_maxrss` serves elsewhere; on Linux it would begin
-with the mark of the process that started this one. The numbers include what the C library's allocator
-keeps for itself, as a user's machine has to.
+The mark is that of `peak_memory_mib`. The numbers include what the C library's allocator keeps for
+itself, as a user's machine has to.
 """
 
 import gc
 import json
-import resource
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from lpe_eval.errors import LengthError, LpeEvalError
+from lpe_eval.measure.memory import peak_memory_mib
 from lpe_eval.measure.speed import Case, Passes
 
 _WARM_TOKENS = 16
@@ -66,30 +64,20 @@ def _on_cuda(case: Case, device: torch.device) -> Peak:
     except (torch.OutOfMemoryError, MemoryError):
         torch.cuda.empty_cache()
         return Peak(None, "failed", f"out of memory with {case.windows} windows of {case.length} tokens")
-    return Peak((torch.cuda.max_memory_allocated(device) - before) / 2**20)
+    return Peak(peak_memory_mib(device) - before / 2**20)
 
 
 def _on_processor(case: Case, device: torch.device) -> Peak:
     try:
         passes = Passes(case, device)
         passes.once(min(_WARM_TOKENS, case.length), 1)
-        before = _highest_mib()
+        before = peak_memory_mib(device)
         passes.once(case.length, case.windows)
     except LengthError as error:
         return Peak(None, "n/a", str(error))
     except (LpeEvalError, RuntimeError, MemoryError) as error:
         return Peak(None, "failed", " ".join(str(error).split())[:300])
-    return Peak(_highest_mib() - before)
-
-
-def _highest_mib() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return Peak(peak_memory_mib(device) - before)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Everything decided before a weight is read: which checkpoints, which text, which windows, how much work."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from lpe_eval.data.corpus import Corpus
 from lpe_eval.data.selection import Selection, choose_documents
 from lpe_eval.data.tokenizer import Tokenizer, open_tokenizer
-from lpe_eval.data.windows import plan, resolve
+from lpe_eval.data.windows import Bos, plan, resolve
 from lpe_eval.errors import SpecError
 from lpe_eval.measure.by_length import Plan, distinct_inputs
 from lpe_eval.model.checkpoint import LoadOptions, Located, Peek, locate
@@ -98,20 +98,20 @@ def _select(spec: PerplexitySpec, corpus: Corpus, tokenizer: Tokenizer) -> Selec
         corpus,
         corpus.split,
         tokenizer,
-        max(spec.lengths),
-        spec.max_tokens,
-        spec.seed,
+        longest=max(spec.lengths),
+        max_tokens=spec.max_tokens,
+        seed=spec.seed,
         pack=spec.pack,
         bos=_bos(spec, tokenizer),
     )
 
 
-def _bos(spec: PerplexitySpec, tokenizer: Tokenizer) -> Literal["always", "first_window", "never"]:
+def _bos(spec: PerplexitySpec, tokenizer: Tokenizer) -> Bos:
     if spec.bos == "auto":
         return "always" if tokenizer.adds_bos else "never"
     if spec.bos != "never" and tokenizer.bos_id is None:
         raise SpecError(f"--bos {spec.bos}: the tokenizer {tokenizer.name} has no such token; use --bos never")
-    return "first_window" if spec.bos == "first-window" else spec.bos
+    return spec.bos
 
 
 def _key(model: str, protocol: ProtocolSpec, length: int) -> CellKey:

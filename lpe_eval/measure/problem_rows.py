@@ -1,17 +1,21 @@
 """One encoder on one problem: a row of `che.csv` for each length and metric, and how each string was answered."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from lpe_eval.data.problem import Problem
-from lpe_eval.errors import LengthError
+from lpe_eval.data.problem import Problem, vocabulary_size
+from lpe_eval.errors import CheckpointError, LengthError
+from lpe_eval.measure.che_plan import PlannedCell
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.score_problem import ProblemScore, metric_values, score_problem
+from lpe_eval.model.encoder_folder import load_encoder, read_encoder_config
 from lpe_eval.model.transformer import Transformer
+from lpe_eval.records import CheRow, StringCounts
 from lpe_eval.spec.che_spec import TestSet
-from lpe_eval.table import CHE_METRICS, CheRow, StringCounts
+from lpe_eval.table import CHE_METRICS
 
 
 class ScoredRows(NamedTuple):
@@ -19,6 +23,54 @@ class ScoredRows(NamedTuple):
 
     rows: list[CheRow]
     strings: list[StringCounts]
+
+
+def cell_row(cell: PlannedCell, run: str, device: torch.device) -> CheRow:
+    """What all rows of a cell repeat, with the first of its runs."""
+    return CheRow(
+        run=run, task=cell.task.name, task_version=cell.task.version, level=cell.task.problem.level,
+        model=cell.name[0], encoding=str(cell.encoding), run_index=0, seed=cell.protocol.seeds[0], learning_rate=None,
+        steps=None, protocol=cell.protocol.name, length=0, metric="", value=None, stderr=None, n_samples=None,
+        n_tokens=None, chance=None, ceiling=None, train_max_length=max(cell.protocol.train_lengths), in_range=None,
+        device=device.type,
+    )  # fmt: skip
+
+
+def stored_rows(
+    cell: PlannedCell,
+    place: Path,
+    row: CheRow,
+    test: TestSet,
+    *,
+    device: torch.device,
+    keep_dropout: bool,
+    advance: Advance,
+) -> ScoredRows:
+    """Opens the encoder that a folder holds for a task, and scores it at every length.
+
+    Args:
+        cell: which task.
+        place: the folder.
+        row: what all rows repeat.
+        test: what the encoder is asked.
+        device: where.
+        keep_dropout: whether dropout acts.
+        advance: told of each length.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged or do not fit, or are of another problem of that name.
+        SpecError: the encoding does not exist or does not fit.
+    """
+    problem, config = cell.task.problem, read_encoder_config(place)
+    entry = config.tasks[cell.task.name]
+    advance(0, cell.title)
+    if (entry.model.vocab_size, entry.model.outputs) != (vocabulary_size(problem), problem.classes):
+        raise CheckpointError(f"{place}: {cell.task.name} was trained on another problem of that name")
+    model = load_encoder(place, config, cell.task.name, device).train(keep_dropout)
+    of_run = row._replace(
+        run_index=entry.run_index, seed=entry.seed, learning_rate=entry.learning_rate, steps=entry.steps
+    )
+    return scored_rows(of_run, model, problem, test, device, advance)
 
 
 def scored_rows(

@@ -18,6 +18,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -54,26 +55,59 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def begin(device: torch.device, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The part of a provenance that every kind of run has, at the start of one.
+class Account:
+    """The provenance of a run as it grows: what is known of it, and its starts, this one the last.
 
     Args:
         device: where it runs.
         earlier: the provenance of an interrupted run that this start goes on with. Its starts are kept,
             each with its environment where that was another one.
     """
-    here, starts = environment(device), []
-    for start in (earlier or {}).get("starts", []):
-        there = start.get("environment", (earlier or {}).get("environment"))
-        starts.append({**start, **({} if there in (None, here) else {"environment": there})})
-    this = {"began": datetime.now(UTC).isoformat(timespec="seconds"), "argv": invocation(sys.argv), "seconds": None}
-    return {"environment": here, "starts": [*starts, this]}
+
+    def __init__(self, device: torch.device, earlier: Mapping[str, Any]) -> None:
+        self.earlier = earlier
+        self._here = environment(device)
+        self._starts = []
+        for start in earlier.get("starts", []):
+            there = start.get("environment", earlier.get("environment"))
+            self._starts.append({**start, **({} if there in (None, self._here) else {"environment": there})})
+        self._this = {"began": datetime.now(UTC).isoformat(timespec="seconds"), "argv": invocation(sys.argv)}
+        self._clock = time.monotonic()
+
+    def provenance(self, facts: Mapping[str, Any], **of_start: Any) -> dict[str, Any]:
+        """Everything that may be published, as of now.
+
+        Args:
+            facts: of the run, as `run_facts` gives them.
+            of_start: what this start has done.
+        """
+        this = {**self._this, "seconds": round(max(time.monotonic() - self._clock, 0.0), 1), **of_start}
+        return publishable({**facts, "environment": self._here, "starts": [*self._starts, this]})
 
 
-def end(record: Mapping[str, Any], seconds: float | int, **facts: Any) -> dict[str, Any]:
-    """`record` with what is known of its last start now: wall time and other facts."""
-    *before, last = record["starts"]
-    return {**record, "starts": [*before, {**last, "seconds": round(seconds, 1), **facts}]}
+def run_facts(
+    kind: str,
+    run: str,
+    *,
+    models: Mapping[str, Mapping[str, Any]],
+    seeds: Mapping[str, Any],
+    dtype: Any = None,
+    attention: Sequence[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """What every provenance says of its run; `lpe_eval.report.folders.provenance` tells the shape.
+
+    Args:
+        kind: name of the kind of run.
+        run: its id.
+        models: facts of each model, by name.
+        seeds: each with what it decides.
+        dtype: precision.
+        attention: the path of each model.
+        more: `task`, `corpus`, `opened_with`, `cost`, and what only this kind knows.
+    """
+    paths = list(dict.fromkeys(each for each in attention if each))
+    return {"kind": kind, "run": run, "models": models, "seeds": seeds, "dtype": dtype, "attention": paths, **more}
 
 
 def cost(tokens: float | int, seconds: float | int, peak_memory_mib: float | None) -> dict[str, Any]:
@@ -111,11 +145,11 @@ def publishable(value: Any, homes: Sequence[str] | None = None, here: str | None
         inside, itself = re.compile(rf"{start}/+(?=[^/{edge}])"), re.compile(rf"{start}/*(?![^{edge}])")
         places = [(inside, ""), (itself, "."), *places]
 
-    def told(each: Any) -> Any:
+    def written(each: Any) -> Any:
         if isinstance(each, Mapping):
-            return {str(told(key)): told(item) for key, item in each.items()}
+            return {str(written(key)): written(item) for key, item in each.items()}
         if isinstance(each, list | tuple):
-            return [told(item) for item in each]
+            return [written(item) for item in each]
         if not isinstance(each, str | Path):
             return each
         text = str(each)
@@ -123,7 +157,7 @@ def publishable(value: Any, homes: Sequence[str] | None = None, here: str | None
             text = place.sub(told_as, text)
         return text
 
-    return told(value)
+    return written(value)
 
 
 def _here() -> str:

@@ -126,7 +126,7 @@ def score_problem(
     for start in range(0, samples, sub_batch):
         some = Sample(*(each[start : start + sub_batch].to(device) for each in found))
         with torch.inference_mode():
-            logits = answer(assemble(some, problem).tokens, generator)
+            logits = answer(assemble(some, problem), generator)
         pieces.append(correct_answers(logits, some).cpu())
     return score_of(torch.cat(pieces), found)
 

@@ -15,6 +15,7 @@ import torch
 
 from lpe_eval.errors import CheckpointError, SpecError, UnknownName
 from lpe_eval.model.language_model import LanguageModel
+from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.plain import printable
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS
 from lpe_eval.spec.released import released_folder, released_names
@@ -92,6 +93,17 @@ class CheckpointFormat(ABC):
         """
 
     @classmethod
+    def stored_types(cls, path: str | Path) -> list[str]:
+        """The floating types of the weights on disk, sorted, such as "float16"; empty where that cannot be told.
+
+        Nothing is loaded: `weight_files.stored_types` reads the heads of files.
+
+        Raises:
+            CheckpointError: a weight file is damaged.
+        """
+        return []
+
+    @classmethod
     @abstractmethod
     def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
         """Opens the checkpoint strictly.
@@ -130,6 +142,10 @@ class Located(NamedTuple):
         self._refuse_unheeded(options)
         with _told(self.path):
             return self.format.load(self.path, options)
+
+    def stored_types(self) -> list[str]:
+        """The format's `stored_types`."""
+        return self.format.stored_types(self.path)
 
     def _refuse_unheeded(self, options: LoadOptions) -> None:
         if options.attention != "auto" and options.attention not in self.format.attentions():
@@ -179,7 +195,7 @@ def _told(where: str | Path) -> Iterator[None]:
     except OSError as error:
         raise CheckpointError(f"{str(where)[:200]} cannot be read: {error.strerror or error}") from error
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)):
+        if not out_of_memory(error):
             raise
         raise CheckpointError(f"{where} does not fit into memory; use a smaller --dtype or another --device") from error
 

@@ -61,8 +61,8 @@ def read_encoder_config(folder: Path) -> CheCheckpointSpec:
         return CheCheckpointSpec.model_validate(raw)
     except (LpeEvalError, ValidationError) as error:
         first = str(error) if isinstance(error, LpeEvalError) else error.errors()[0]
-        told = first if isinstance(first, str) else f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise CheckpointError(f"{path}: {told}") from error
+        detail = first if isinstance(first, str) else f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise CheckpointError(f"{path}: {detail}") from error
 
 
 def load_encoder(folder: Path, config: CheCheckpointSpec, task: str, device: torch.device) -> Transformer:

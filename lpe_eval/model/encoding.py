@@ -24,7 +24,7 @@ Axis letters, the same in the whole code: b batch, t time (tokens), q query rows
 h heads, d width of one head, e model width, v vocabulary; n is "any number of".
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from lpe_eval.errors import LengthError, SpecError
+from lpe_eval.model.descriptions import PairNetwork, RatioBias
 from lpe_eval.model.offsets import spread_offsets
 
 
@@ -90,47 +91,6 @@ class Capabilities(NamedTuple):
     offset_bias: bool
     general_bias: bool
     adjusts: bool
-
-
-class LinearPieces(NamedTuple):
-    """A piecewise linear function of one number r for each head.
-
-    It is constant[h, m] + slope[h, m] * r, where m knots are at most r.
-    """
-
-    knots: Float[Tensor, " n"]
-    """Ascending; infinite where a knot does not exist."""
-    constant: Float[Tensor, "h m"]
-    slope: Float[Tensor, "h m"]
-
-
-class RatioBias(NamedTuple):
-    """A bias that is a piecewise linear function of numerator(i - j) / denominator(i)."""
-
-    numerator: Callable[[Int[Tensor, " n"]], Float[Tensor, " n"]]
-    """By offset; never negative."""
-    denominator: Callable[[Int[Tensor, " q"], Int[Tensor, " k"]], Float[Tensor, " q"]]
-    """Of each query, from the positions of the queries and of all keys; positive."""
-    pieces: Callable[[], LinearPieces]
-    """The function, for ratios that are not negative."""
-
-
-class PairNetwork(NamedTuple):
-    """A network of two layers that reads all heads of one pair of tokens and nothing else.
-
-    With the logits s and the bias B of a pair, one number for each head, the positioned logits are
-    s + [B +] second . leaky_relu(first . [s; B] + first_bias) + second_bias.
-    """
-
-    first: Float[Tensor, "n c"]
-    """Reads the logits of all heads and then, if there are twice as many columns, their biases."""
-    first_bias: Float[Tensor, " n"]
-    second: Float[Tensor, "h n"]
-    second_bias: Float[Tensor, " h"]
-    leak: float
-    """The factor of negative numbers in the leaky ReLU."""
-    keeps_bias: bool
-    """Whether B is also added outside the network."""
 
 
 class Encoding(nn.Module):

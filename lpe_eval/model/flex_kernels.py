@@ -10,7 +10,8 @@ from torch import Tensor
 from torch._dynamo import config as dynamo
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from lpe_eval.model.encoding import Encoding, LinearPieces, RatioBias
+from lpe_eval.model.descriptions import LinearPieces, RatioBias
+from lpe_eval.model.encoding import Encoding
 
 _BLOCK = 128
 """Rows and columns of a block of the mask."""

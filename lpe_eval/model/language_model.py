@@ -1,6 +1,7 @@
 """What a measurement needs of a model: hidden states, a head, and the facts a result carries."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,12 +37,24 @@ class ModelFacts(NamedTuple):
     prefix_stable: bool = True
 
 
+class PositionTensor(NamedTuple):
+    """Numbers by which a model knows positions."""
+
+    where: str
+    """Which part of the model holds them."""
+    name: str
+    tensor: Tensor
+
+
 class LanguageModel(ABC):
     """A model on its device, ready to be measured.
 
     Splitting hidden states from the head lets the scorer make logits only for scored tokens, in
     chunks. A model without a separable head returns logits as hidden states and passes them on.
     """
+
+    mapped: Mapping[str, str] = {}
+    """For another program's checkpoint, each of its keys and what it became here; empty where keys stay as they are."""
 
     facts: ModelFacts
     device: torch.device
@@ -63,3 +76,20 @@ class LanguageModel(ABC):
     @abstractmethod
     def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
         """Scores of every symbol for each hidden state."""
+
+    def architecture(self) -> list[tuple[str, str]]:
+        """Its architecture and shape for a reader: what is told, and what it is."""
+        return [("architecture", type(self).__name__)]
+
+    def method(self) -> list[tuple[str, str]]:
+        """What its encoding is beyond its name, for a reader: what is told, and what it is."""
+        return []
+
+    def position_tensors(self) -> Iterator[PositionTensor]:
+        """The numbers of its encoding, as they are stored."""
+        return iter(())
+
+
+def shape_in_words(layers: int, width: int, heads: int) -> str:
+    """A shape for a reader: `4 layers, width 128, 4 heads of 32`."""
+    return f"{layers} layers, width {width}, {heads} heads of {width // heads}"

@@ -1,6 +1,7 @@
 """A reference transformer behind the language-model contract, and how it is filled with weights."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from lpe_eval.errors import CheckpointError
 from lpe_eval.model.checkpoint import LoadOptions
-from lpe_eval.model.language_model import LanguageModel, ModelFacts
+from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.language_model import LanguageModel, ModelFacts, PositionTensor, shape_in_words
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.spec.model_spec import CheckpointSpec
 
@@ -55,6 +57,38 @@ class TransformerModel(LanguageModel):
     def attention(self) -> str:
         return "+".join(self.model.path_names())
 
+    def architecture(self) -> list[tuple[str, str]]:
+        shape = self.spec.model
+        head = "adaptive" if shape.adaptive else "tied to the input" if shape.tied_embeddings else "its own"
+        norm = f"{shape.norm}-norm" + (" without a final one" if shape.norm == "pre" and not shape.final_norm else "")
+        residual = ", attention and MLP in parallel" if shape.parallel_residual else ""
+        sizes = shape_in_words(shape.layers, shape.width, shape.heads)
+        return [
+            ("architecture", f"reference transformer, {'causal' if shape.causal else 'bidirectional'}"),
+            ("shape", f"{sizes}, MLP {shape.mlp_width} ({shape.activation})"),
+            ("layer", f"{norm}, eps {shape.norm_eps:g}{residual}"),
+            ("head", head),
+        ]
+
+    def method(self) -> list[tuple[str, str]]:
+        first = self.model.layer_encodings[0]
+        method = next((each for each in (first, *first.modules()) if isinstance(each, Encoding) and each.paper), first)
+        options = self.spec.model.encoding.model_dump()
+        rows = [("method", f"{method.title} ({method.paper})")] if method.paper else []
+        if len(options) > 1:
+            rows.append(("options of the encoding", json.dumps(options)))
+        if first.longest_length is not None:
+            rows.append(("longest text", f"{first.longest_length:,} tokens"))
+        return rows
+
+    def position_tensors(self) -> Iterator[PositionTensor]:
+        layers = self.model.layer_encodings
+        distinct = list(dict.fromkeys(layers))
+        for encoding in distinct:
+            where = "all layers" if len(distinct) == 1 else f"layer {layers.index(encoding)}"
+            for name, tensor in (*encoding.named_parameters(), *encoding.named_buffers()):
+                yield PositionTensor(where, name, tensor)
+
     def hidden(self, tokens: Int[Tensor, "b t"], rows: int, generator: torch.Generator) -> Float[Tensor, "b r e"]:
         return self.model(tokens, generator, rows)
 
@@ -87,9 +121,9 @@ def fill(
     called = foreign or {}
     missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     if missing or unexpected:
-        told = [f"{kind}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" for kind, names in
+        faults = [f"{kind}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" for kind, names in
                 (("missing", missing), ("unexpected", unexpected)) if names]  # fmt: skip
-        raise CheckpointError(f"{path} does not fit its config; {'; '.join(told)}")
+        raise CheckpointError(f"{path} does not fit its config; {'; '.join(faults)}")
     for name, tensor in wanted.items():
         if tensor.shape != weights[name].shape:
             raise CheckpointError(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lpe_eval.report.folders.train import LogRow
+from lpe_eval.records import LogRow
 from lpe_eval.spec.train_spec import TrainSpec
 
 FLAT = 0.01

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lpe_eval.spec.che_spec import CheProtocol, Selection
+from lpe_eval.spec.che_spec import CheProtocol, ModelSelection
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.model_spec import ModelSpec
 
@@ -45,7 +45,7 @@ class CheCheckpointSpec(BaseModel):
     kind: Literal["che"] = "che"
     name: str
     encoding: EncodingSpec
-    selection: Selection
+    selection: ModelSelection
     protocol: CheProtocol
     tasks: dict[str, TrainedTask]
 

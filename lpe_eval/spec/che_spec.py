@@ -16,7 +16,7 @@ from lpe_eval.spec.tasks import read_yaml, tasks_folder
 LONGEST_STRING = 1 << 16
 """Longer strings are taken for a slip of the keyboard."""
 
-Selection = Literal["in_range", "extrapolation"]
+ModelSelection = Literal["in_range", "extrapolation"]
 """Which run becomes the checkpoint: the most accurate at the in-range lengths, the lower held-out loss
 deciding between equals; or, as the papers report, the most accurate beyond training."""
 
@@ -62,12 +62,12 @@ class CheProtocol(BaseModel):
         data_seed: of the strings of training, sampled positions and dropout.
         clip_norm: of each run's gradient.
         compute_dtype: of products; weights, norms, softmax and optimiser are float32.
-        check_every: steps between two looks at strings that are not trained on.
-        check_samples: strings in such a look.
-        solved_at: training stops when every run has this accuracy in a look; None is never.
+        check_every: steps between two validations, on strings that are not trained on.
+        check_samples: strings of each length in a validation.
+        solved_at: training stops when every run has this accuracy in a validation; None is never.
         selection: which run is kept as a checkpoint.
         test_lengths: beyond training.
-        in_range_lengths: within training, scored and shown apart; looks are at these as well.
+        in_range_lengths: within training, scored and shown apart; validation is at these as well.
         samples: strings of each test length.
         sub_batch: strings that go through the model at once. Positions that are sampled are sampled anew for each.
         test_seed: of the test strings; every model sees the same.
@@ -98,7 +98,7 @@ class CheProtocol(BaseModel):
     check_every: int = Field(ge=1)
     check_samples: int = Field(default=512, ge=1)
     solved_at: float | None = Field(default=None, gt=0, le=1)
-    selection: Selection = "in_range"
+    selection: ModelSelection = "in_range"
     test_lengths: tuple[int, ...] = Field(min_length=1)
     in_range_lengths: tuple[int, ...] = Field(min_length=1)
     samples: int = Field(default=512, ge=1)

@@ -79,8 +79,8 @@ class CorpusSpec(BaseModel):
             there = path.exists()
         except (OSError, RuntimeError, ValueError) as error:
             # A name that is too long or no text, or ~someone whom the machine does not know.
-            told = error.strerror if isinstance(error, OSError) else error
-            raise SpecError(f"the corpus {text[:200]!r} is no path: {printable(str(told))}") from error
+            detail = error.strerror if isinstance(error, OSError) else error
+            raise SpecError(f"the corpus {text[:200]!r} is no path: {printable(str(detail))}") from error
         named = text.replace("-", "_") in {each.replace("-", "_") for each in CORPORA.names()}
         if named and not there:
             return {"name": text}

@@ -17,7 +17,7 @@ class ProtocolSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["nonoverlap", "sliding", "last", "anchored"] = "anchored"
+    name: Literal["nonoverlap", "sliding", "last", "anchored"]
     stride: int | None = None
     last_k: int | None = None
 

@@ -139,8 +139,8 @@ def parse_spec(raw: Any, kind: type[Spec], where: str) -> Spec:
             *around, wrong = first["loc"]
             holder = f"{where}, {'.'.join(map(str, around))}" if around else where
             raise UnknownName(f"key of {holder}", str(wrong), _known(kind, around)) from error
-        told = first["msg"].removeprefix("Value error, ")
-        raise SpecError(f"{where}{', ' + place if place else ''}: {told}") from error
+        detail = first["msg"].removeprefix("Value error, ")
+        raise SpecError(f"{where}{', ' + place if place else ''}: {detail}") from error
 
 
 def _known(kind: type[BaseModel], around: Sequence[int | str]) -> list[str]:

@@ -10,15 +10,12 @@ Choices:
     * A step's length is uniform over the protocol's range, without lengths of which the problem has no string.
     * Strings are drawn on the CPU wherever the model is, so that they are the same on every device.
       Dropout and sampled positions are drawn on the model's device, once for all runs.
-    * Every `check_every` steps the runs are looked at with strings of their own: not those of training, which
-      are drawn anew each time and could be short, and not the test's. The look decides when a task is solved.
+    * Every `check_every` steps the runs are validated on strings of their own: not those of training, which
+      are drawn anew each time and could be short, and not the test's. Validation decides when a task is solved.
     * A run whose weights are no longer finite is lost; the others go on, and nothing else notices.
 """
 
 import hashlib
-import io
-import pickle
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -32,31 +29,22 @@ from lpe_eval.model.transformer import Transformer
 from lpe_eval.spec.che_spec import CheProtocol
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.model_spec import ModelSpec
+from lpe_eval.train.snapshot import opened_snapshot, snapshot_of
 from lpe_eval.train.stack import Stack
 
-_UNREADABLE = (
-    *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError),
-    *(pickle.UnpicklingError, struct.error),
-)
-"""What `torch.load` and the stack raise on a damaged or a foreign snapshot."""
-
-_LOOK_SEED = 7_919
-"""Keeps the strings of a look apart from those of the test, whose seeds are small."""
+_VALIDATION_SEED = 7_919
+"""Keeps the strings of a validation apart from those of the test, whose seeds are small."""
 
 
-class SnapshotError(ValueError):
-    """A snapshot cannot be read back."""
-
-
-class Look(NamedTuple):
+class Validation(NamedTuple):
     """The runs at some step: their loss and accuracy on strings that are not trained on.
 
     Attributes:
         step: steps taken.
-        train_nll_nats: of each run, the mean loss since the look before.
-        nll_nats: of each run, the loss on the strings of the look, all answer tokens.
+        train_nll_nats: of each run, the mean loss since the validation before.
+        nll_nats: of each run, the loss on the strings of validation, all answer tokens.
         accuracy: of each run, counted answer tokens that are right, mean over the in-range lengths.
-        lost: of each run, the first look at which its weights were not finite, or None.
+        lost: of each run, the step of the first validation at which its weights were not finite, or None.
     """
 
     step: int
@@ -96,17 +84,16 @@ class ProblemTrainer:
     ) -> None:
         self.problem, self.protocol, self.device = problem, protocol, device
         self.steps, self.step, self.finished = steps or protocol.steps, 0, False
-        self.last_look: Look | None = None
         self.spec = encoder_of(problem, encoding, protocol)
         models = [new_encoder(self.spec, seed).to(device).train() for seed, _ in protocol.runs]
         rates = [rate for _, rate in protocol.runs]
         self.stack = Stack(models, rates, protocol.clip_norm, getattr(torch, protocol.compute_dtype))
         self.lost: list[int | None] = [None for _ in rates]
-        self._looked_at = [
-            Sample(*(each.to(device) for each in found))
+        seed = _VALIDATION_SEED + protocol.data_seed
+        self._held_out = [
+            Sample(*(each.to(device) for each in problem_test_set(problem, length, protocol.check_samples, seed)))
             for length in protocol.in_range_lengths
             if length >= problem.shortest_length
-            for found in [problem_test_set(problem, length, protocol.check_samples, _LOOK_SEED + protocol.data_seed)]
         ]
         self._losses = torch.zeros(len(rates), dtype=torch.float64, device=device)
         self._since = 0
@@ -116,8 +103,8 @@ class ProblemTrainer:
         """One model for each run, as trained as the stack is."""
         return self.stack.models
 
-    def run(self, advance: Advance) -> Iterator[Look]:
-        """Trains on, with a look every so many steps and one at the end.
+    def run(self, advance: Advance) -> Iterator[Validation]:
+        """Trains on, with a validation every so many steps and one at the end.
 
         Args:
             advance: told of every step.
@@ -125,32 +112,33 @@ class ProblemTrainer:
         while not self.finished:
             sample, draws = self._drawn(self.step)
             rate = rate_factor(self.protocol, self.step, self.steps)
-            losses, _ = self.stack.step(assemble(sample, self.problem).tokens, sample.targets, draws, rate)
+            losses, _ = self.stack.step(assemble(sample, self.problem), sample.targets, draws, rate)
             self._losses += losses
             self._since += 1
             self.step += 1
             advance(1)
             if self.step % self.protocol.check_every == 0 or self.step == self.steps:
-                found = self.look()
+                found = self.validate()
                 self.finished = self.step >= self.steps or found.solved(self.protocol.solved_at)
-                self.last_look = found
                 yield found
 
     @torch.no_grad()
-    def look(self) -> Look:
-        """The runs at this step; forgets the losses since the look before."""
+    def validate(self) -> Validation:
+        """The runs at this step; forgets the losses since the validation before."""
         finite = self.stack.weights.isfinite().all(1).tolist()
         self.lost = [lost or (None if ok else self.step) for ok, lost in zip(finite, self.lost, strict=True)]
         self._eval(True)
         nll, accuracy = [], []
-        for number, sample in enumerate(self._looked_at):
-            tokens = assemble(sample, self.problem).tokens
-            logits = self.stack.answer(tokens, self._generator("look", number, self.device), sample.targets.shape[1])
+        for number, sample in enumerate(self._held_out):
+            tokens = assemble(sample, self.problem)
+            # What is hashed into a seed keeps its word, because another would draw other positions.
+            draws = self._generator("look", number, self.device)
+            logits = self.stack.answer(tokens, draws, sample.targets.shape[1])
             each = F.cross_entropy(logits.flatten(0, 2), sample.targets.flatten().repeat(len(logits)), reduction="none")
             nll.append(each.view(len(logits), -1).double().mean(1))
             accuracy.append(correct_answers(logits, sample).sum(1).double() / sample.mask.sum())
         self._eval(False)
-        found = Look(
+        found = Validation(
             self.step,
             tuple((self._losses / max(1, self._since)).tolist()),
             tuple(torch.stack(nll).mean(0).tolist()),
@@ -162,25 +150,19 @@ class ProblemTrainer:
         return found
 
     def snapshot(self) -> bytes:
-        """Everything needed to go on from a look, for `restore`."""
-        buffer = io.BytesIO()
-        state = {"step": self.step, "lost": self.lost, "stack": self.stack.state()}
-        torch.save(state, buffer)
-        return buffer.getvalue()
+        """Everything needed to go on from a validation, for `restore`."""
+        return snapshot_of({"step": self.step, "lost": self.lost, "stack": self.stack.state()})
 
     def restore(self, snapshot: bytes) -> None:
-        """Goes back to the look at which the snapshot was taken.
+        """Goes back to the validation at which the snapshot was taken.
 
         Raises:
             SnapshotError: it is damaged, or of another training.
         """
-        try:
-            state = torch.load(io.BytesIO(snapshot), map_location=self.device, weights_only=True)
+        with opened_snapshot(snapshot, self.device) as state:
             step, lost = int(state["step"]), list(state["lost"])
             self.stack.restore(state["stack"])
             self.step, self.lost = step, lost
-        except _UNREADABLE as error:
-            raise SnapshotError(str(error)) from error
 
     def _drawn(self, step: int) -> tuple[Sample, torch.Generator]:
         """The strings of a step, and the source of its positions and dropout."""

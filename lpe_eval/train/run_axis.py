@@ -1,7 +1,7 @@
 """The reference transformer with a run axis: the parts that hold weights, and attention in pieces of one run.
 
 The runs stand one after another in the batch. Only these parts know where one run ends; all else is the
-transformer itself. See `stacked.py`.
+transformer itself. See `stack.py`.
 
     linear       one batched product, weights (m, out, in)        norm       each run's own gain
     embedding    one product with m tables                        encoding   as it is if it learns nothing,

@@ -11,7 +11,7 @@ Choices:
     * Adam is that of Kingma and Ba 2015 (arXiv 1412.6980) with constant rate and no weight decay, as Optax and
       DeepMind's training have it: m / (1 - b1^t) over sqrt(v / (1 - b2^t)) + eps.
     * With bfloat16 the products of linear layers and of attention are taken in bfloat16; weights, norms,
-      residual sums, softmax, loss and optimiser are float32, as in `train.py`.
+      residual sums, softmax, loss and optimiser are float32, as in `text.py`.
     * `torch.func.vmap` over the model was tried: it cost as much as the runs one after another, or more.
 """
 

@@ -4,11 +4,9 @@ The batch of step s is drawn by a generator seeded with (seed, s), so two models
 the same text in the same order, and a resumed run continues as if it had never stopped.
 """
 
-import io
 import math
-import pickle
-import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,14 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpe_eval.errors import DataError, DivergedError
+from lpe_eval.measure.progress import Advance
 from lpe_eval.model.transformer import Transformer
+from lpe_eval.records import LogRow
 from lpe_eval.spec.train_spec import TrainSpec
+from lpe_eval.train.snapshot import opened_snapshot, snapshot_of
 
-_UNREADABLE = (
-    *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError),
-    *(pickle.UnpicklingError, struct.error),
-)
-"""What `torch.load` and the modules raise on a damaged or a foreign snapshot."""
+_LOG_EVERY = 20
 
 
 class TrainingStep(NamedTuple):
@@ -37,8 +34,11 @@ class TrainingStep(NamedTuple):
     valid_nll_nats: float | None
 
 
-class TrainingStateError(ValueError):
-    """A snapshot cannot be read back."""
+class Logged(NamedTuple):
+    """Some steps have been taken: their row of the log, and what training goes on from, None where none is due."""
+
+    row: LogRow
+    snapshot: bytes | None
 
 
 class Trainer:
@@ -76,24 +76,19 @@ class Trainer:
 
     def snapshot(self) -> bytes:
         """Everything needed to go on from this step, for `restore`."""
-        buffer = io.BytesIO()
         state = {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save(state, buffer)
-        return buffer.getvalue()
+        return snapshot_of(state)
 
     def restore(self, snapshot: bytes) -> None:
         """Goes back to the step at which the snapshot was taken.
 
         Raises:
-            TrainingStateError: it is damaged, or of another model.
+            SnapshotError: it is damaged, or of another model.
         """
-        try:
-            state = torch.load(io.BytesIO(snapshot), map_location=self.device, weights_only=True)
+        with opened_snapshot(snapshot, self.device) as state:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
-        except _UNREADABLE as error:
-            raise TrainingStateError(str(error)) from error
 
     def run(self) -> Iterator[TrainingStep]:
         """Trains to the last step, yielding after each.
@@ -152,6 +147,46 @@ class Trainer:
 
     def _generator(self, step: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.spec.seed * 1_000_003 + step)
+
+
+def train_text(trainer: Trainer, seconds_before: float, advance: Advance) -> Iterator[Logged]:
+    """Trains to the last step; an event for every twenty steps, and for every validation one with a snapshot.
+
+    The last step is a validation, and the one that needs no snapshot.
+
+    Args:
+        trainer: goes on from the step it has reached.
+        seconds_before: spent until that step.
+        advance: told of every step.
+
+    Raises:
+        DivergedError: the loss or the gradient is not finite.
+    """
+    began = time.monotonic()
+    pending: list[TrainingStep] = []
+    shown: str | None = None
+    for step in trainer.run():
+        pending.append(step)
+        validated = step.valid_nll_nats is not None
+        if validated or step.step % _LOG_EVERY == 0:
+            row = _log_row(pending, seconds_before + time.monotonic() - began)
+            pending.clear()
+            yield Logged(row, trainer.snapshot() if validated and step.step < trainer.spec.steps else None)
+            shown = f"{trainer.spec.name}  loss {row.train_nll_nats:.3f}"
+        advance(1, shown)
+
+
+def _log_row(steps: Sequence[TrainingStep], seconds: float) -> LogRow:
+    """Means over some steps, and the rest from the last."""
+    last = steps[-1]
+    return LogRow(
+        last.step,
+        sum(step.train_nll_nats for step in steps) / len(steps),
+        sum(step.gradient_norm for step in steps) / len(steps),
+        last.learning_rate,
+        last.valid_nll_nats,
+        round(seconds, 1),
+    )
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:

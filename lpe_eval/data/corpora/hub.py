@@ -10,8 +10,9 @@ work as usual. Name a `revision` to measure the same text next year.
 from collections.abc import Iterator
 from pathlib import Path
 
-from lpe_eval.data.corpus import Corpus, Document, first_line, text_of
+from lpe_eval.data.corpus import Corpus, Document, text_of
 from lpe_eval.errors import DataError, SpecError
+from lpe_eval.plain import first_line
 from lpe_eval.spec.corpus_spec import CorpusSpec
 
 

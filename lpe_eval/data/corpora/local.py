@@ -14,9 +14,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lpe_eval.data.corpus import Corpus, Document, first_line, text_of
+from lpe_eval.data.corpus import Corpus, Document, text_of
 from lpe_eval.errors import DataError, SpecError
-from lpe_eval.plain import Unreadable, json_of, printable
+from lpe_eval.plain import Unreadable, first_line, json_of, printable
 from lpe_eval.spec.corpus_spec import CorpusSpec
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lpe_eval.data.corpus import Corpus, Document, first_line
+from lpe_eval.data.corpus import Corpus, Document
 from lpe_eval.errors import DataError, SpecError
-from lpe_eval.plain import json_of, read_plain
+from lpe_eval.plain import first_line, json_of, read_plain
 from lpe_eval.spec.corpus_spec import CorpusSpec, TokenDtype
 
 

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lpe_eval.model.attention import AttentionPath, rows_per_block, visible_keys
+from lpe_eval.model.block import last_seen, probabilities, scaled_products, scores_of_rows
 from lpe_eval.model.cores import on_cores
-from lpe_eval.model.encoding import Encoding, Scores
+from lpe_eval.model.encoding import Encoding
 
 _LOGITS_WORTH_CORES = 1 << 25
 """Logits of a call from which on a core for each block pays for beginning the threads: 4 heads over 2,896 tokens."""
@@ -75,29 +76,22 @@ def _weights(
     rows: slice,
 ) -> Float[Tensor, "b h r s"]:
     """The probabilities of the keys that a block of rows sees, the last row first."""
-    length = len(at)
-    seen = rows.stop if causal else length
-    keys = min(length, seen + encoding.lookahead)
-    some, q_at, k_at = k[:, :, :keys], at[rows].flip(0), at[:keys]
-    logits = ((queries * queries.shape[-1] ** -0.5) @ some.transpose(-1, -2)).float()
-    bias = encoding.bias(q_at, k_at)
-    in_place, visible = not torch.is_grad_enabled(), None
-    if not encoding.capabilities.adjusts:
-        if not in_place and causal:
+    seen, gradients = last_seen(rows, at, causal), torch.is_grad_enabled()
+    if encoding.capabilities.adjusts:
+        scores = scores_of_rows(queries, k, encoding, at, rows, causal, backwards=True)
+        if gradients:
+            return probabilities(encoding, scores, seen)
+        positioned = encoding.adjust(scores)[..., :seen]
+    else:
+        positioned, bias = scaled_products(queries, k[:, :, :seen]), encoding.bias(at[rows].flip(0), at[:seen])
+        if gradients and causal:
             # The mask joins the bias, which has no batch axis, so the logits are gone through once.
-            hidden = ~visible_keys(rows, keys, length, causal, k.device).flip(0)
+            hidden = ~visible_keys(rows, seen, len(at), causal, k.device).flip(0)
             masked = torch.zeros(hidden.shape, device=k.device).masked_fill_(hidden, float("-inf"))
             bias = masked if bias is None else bias + masked
-        positioned = logits if bias is None else logits.add_(bias)
-        if not in_place:
+        positioned = positioned if bias is None else positioned.add_(bias)
+        if gradients:
             return positioned.softmax(dim=-1)
-    else:
-        visible = visible_keys(rows, keys, length, causal, k.device).flip(0)
-        scores = Scores(logits, bias, queries.float(), some.float(), visible, q_at, k_at)
-        positioned = encoding.adjust(scores)[..., :seen]
-    if not in_place:
-        assert visible is not None
-        return positioned.masked_fill(~visible[:, :seen], float("-inf")).softmax(dim=-1)
     if causal:
         size = seen - rows.start
         square = visible_keys(slice(0, size), size, size, True, k.device).flip(0)

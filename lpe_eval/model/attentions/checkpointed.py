@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lpe_eval.model.attention import AttentionPath, rows_per_block, visible_keys
-from lpe_eval.model.encoding import Encoding, Scores
+from lpe_eval.model.attention import AttentionPath, rows_per_block
+from lpe_eval.model.block import last_seen, probabilities, scores_of_rows
+from lpe_eval.model.encoding import Encoding
 
 
 class Checkpointed(AttentionPath):
@@ -59,11 +60,6 @@ def _context(
     causal: bool,
 ) -> Float[Tensor, "b h r d"]:
     """The context of a block of rows, from the keys that it sees."""
-    seen = rows.stop if causal else len(at)
-    keys = min(len(at), seen + encoding.lookahead)
-    some, q_at, k_at = k[:, :, :keys], at[rows], at[:keys]
-    visible = visible_keys(rows, keys, len(at), causal, k.device)
-    logits = ((queries * queries.shape[-1] ** -0.5) @ some.transpose(-1, -2)).float()
-    scores = Scores(logits, encoding.bias(q_at, k_at), queries.float(), some.float(), visible, q_at, k_at)
-    positioned = encoding.adjust(scores)[..., :seen].masked_fill(~visible[:, :seen], float("-inf"))
-    return positioned.softmax(dim=-1).to(v.dtype) @ v[:, :, :seen]
+    seen = last_seen(rows, at, causal)
+    scores = scores_of_rows(queries, k, encoding, at, rows, causal)
+    return probabilities(encoding, scores, seen).to(v.dtype) @ v[:, :, :seen]

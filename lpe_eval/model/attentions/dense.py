@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lpe_eval.model.attention import AttentionPath, visible_keys
+from lpe_eval.model.block import probabilities
 from lpe_eval.model.encoding import Encoding, Scores
 
 
@@ -34,5 +35,4 @@ class Dense(AttentionPath):
         visible = visible_keys(slice(first, length), length, length, causal, q.device)
         logits = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
         scores = Scores(logits, encoding.bias(at[first:], at), q.float(), k.float(), visible, at[first:], at)
-        positioned = encoding.adjust(scores).masked_fill(~visible, float("-inf"))
-        return positioned.softmax(dim=-1).to(v.dtype) @ v
+        return probabilities(encoding, scores, length).to(v.dtype) @ v

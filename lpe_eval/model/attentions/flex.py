@@ -27,8 +27,6 @@ Choices:
     * Widths below 16 are not served, because FlexAttention does not.
 """
 
-from importlib.util import find_spec
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -37,6 +35,7 @@ from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.gpu import has_triton
 from lpe_eval.model.offsets import consecutive
 
 
@@ -73,10 +72,3 @@ class Flex(AttentionPath):
         from lpe_eval.model import flex_kernels
 
         return flex_kernels.attend(q, k, v, encoding if ratio is None else ratio, at, causal)
-
-
-def has_triton(device: torch.device) -> bool:
-    """Whether Triton can compile for the device."""
-    if device.type != "cuda" or find_spec("triton") is None or not torch.cuda.is_available():
-        return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lpe_eval.model.attention import AttentionPath
+from lpe_eval.model.block import scaled_products
 from lpe_eval.model.encoding import Encoding, Scores
 
 _FEWEST_KEYS = 16
@@ -38,7 +39,7 @@ class Whole(AttentionPath):
         causal: bool,
     ) -> Float[Tensor, "b h q d"]:
         q_at = at[len(at) - q.shape[2] :]
-        logits = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).float()
+        logits = scaled_products(q, k)
         bias = encoding.bias(q_at, at)
         if encoding.capabilities.adjusts:
             visible = torch.ones(len(q_at), len(at), dtype=torch.bool, device=at.device)

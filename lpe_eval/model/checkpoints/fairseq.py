@@ -34,6 +34,7 @@ from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill
+from lpe_eval.model.weight_files import stored_types
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.model_spec import AdaptiveSpec, CheckpointSpec, ModelSpec
 
@@ -64,6 +65,10 @@ class Fairseq(CheckpointFormat):
                 f"its words; put it there, or write fairseq:{opened.weights}?dict=PATH"
             )
         return Peek(opened.name, f"fairseq_dict:{opened.dictionary}", _digest(opened))
+
+    @classmethod
+    def stored_types(cls, path: str | Path) -> list[str]:
+        return stored_types([_open(path).weights])
 
     @classmethod
     def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
@@ -114,8 +119,8 @@ def _open(path: str | Path) -> _Opened:
     if place.is_dir():
         found = [file for file in sorted(place.glob("*.pt")) if _is_fairseq(file)]
         if len(found) != 1:
-            told = ", ".join(file.name for file in found) or "no .pt file of a fairseq language model"
-            raise CheckpointError(f"{place} holds {told}; name the one file")
+            names = ", ".join(file.name for file in found) or "no .pt file of a fairseq language model"
+            raise CheckpointError(f"{place} holds {names}; name the one file")
         weights = found[0]
     elif not place.is_file():
         raise CheckpointError(f"there is no checkpoint at {place}")

@@ -36,6 +36,7 @@ from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel
+from lpe_eval.model.weight_files import stored_types
 from lpe_eval.spec.model_spec import CheckpointSpec
 
 
@@ -57,6 +58,11 @@ class GptNeox(CheckpointFormat):
     def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
         opened = _open(path)
         return Peek(_name(opened), opened.vocabulary.tokenizer, _digest(opened, options))
+
+    @classmethod
+    def stored_types(cls, path: str | Path) -> list[str]:
+        step = find_step(Path(split_settings(str(path)).address))
+        return [] if step is None else stored_types(weight_files(step))
 
     @classmethod
     def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:

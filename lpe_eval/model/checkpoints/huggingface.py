@@ -18,24 +18,23 @@ Choices:
 
 import hashlib
 import json
-import pickle
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from safetensors import SafetensorError
 from torch import nn
 
-from lpe_eval.errors import CheckpointError, LpeEvalError, MissingExtra, SpecError
+from lpe_eval.errors import CheckpointError, SpecError
 from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.foreign.rope_override import overridden, parse_override, rotary_modules, verify
 from lpe_eval.model.foreign.transformers_config import depends_on_length, encoding_label, train_length
-from lpe_eval.model.foreign.transformers_model import FrozenRotary, TransformersModel, first_line, out_of_memory
+from lpe_eval.model.foreign.transformers_library import failures_told, import_transformers, major, quiet
+from lpe_eval.model.foreign.transformers_model import FrozenRotary, TransformersModel
 from lpe_eval.model.language_model import LanguageModel, ModelFacts
 from lpe_eval.model.reference import split_settings
+from lpe_eval.model.weight_files import stored_types
 from lpe_eval.plain import Unreadable, json_of, read_plain
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
@@ -43,8 +42,6 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.j
 _STORED_BUFFERS = (".inv_freq", ".attn.bias", ".masked_bias", ".attention.bias", ".embed_positions", "position_ids")
 """Ends of the names of buffers that older versions wrote into checkpoints and every version computes."""
 _PATHS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-_FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, AssertionError,
-             SafetensorError, pickle.UnpicklingError)  # fmt: skip
 
 
 class HuggingFace(CheckpointFormat):
@@ -71,6 +68,12 @@ class HuggingFace(CheckpointFormat):
     def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
         source = _source(path, options)
         return Peek(source.name, source.tokenizer, source.digest)
+
+    @classmethod
+    def stored_types(cls, path: str | Path) -> list[str]:
+        folder = Path(_with_settings(str(path), LoadOptions())[0])
+        found = [sorted(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")]
+        return stored_types(next((files for files in found if files), []))
 
     @classmethod
     def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
@@ -114,7 +117,7 @@ class _Source(NamedTuple):
 
 
 def _source(path: str | Path, options: LoadOptions) -> _Source:
-    transformers = _transformers()
+    transformers = import_transformers()
     place, options = _with_settings(str(path), options)
     folder = Path(place)
     local = folder.is_dir()
@@ -132,12 +135,12 @@ def _source(path: str | Path, options: LoadOptions) -> _Source:
     elif not (folder / "config.json").is_file():
         raise CheckpointError(f"{where}: there is no config.json, so this is no Hugging Face model")
     override = parse_override(options.rope_scaling, options.rope_theta)
-    with _told(where, local), _quiet(transformers):
+    with failures_told(where, local), quiet(transformers):
         commit = None if local else _commit(transformers, place, revision or "main", where)
         config = transformers.AutoConfig.from_pretrained(
             place, revision=commit or "main", trust_remote_code=options.trust_remote_code
         )
-    if "rope_parameters" in config.to_dict() and _major(transformers) < 5:
+    if "rope_parameters" in config.to_dict() and major(transformers) < 5:
         raise CheckpointError(
             f"{where} keeps its RoPE in `rope_parameters`, which the installed transformers {transformers.__version__} "
             "ignores; install transformers 5"
@@ -150,11 +153,11 @@ def _source(path: str | Path, options: LoadOptions) -> _Source:
         digest = hashlib.sha256(f"{place}@{commit}".encode()).hexdigest()
     name = folder.resolve().name if local else place.rpartition("/")[2]
     if override is not None and published is not None:
-        with _told(where, local), _quiet(transformers):
+        with failures_told(where, local), quiet(transformers):
             config = type(config).from_dict(overridden(published, override))
-        told = [options.rope_scaling] if options.rope_scaling is not None else []
-        told += [f"theta={options.rope_theta:g}"] if options.rope_theta is not None else []
-        name = " ".join([name, *told])
+        listed = [options.rope_scaling] if options.rope_scaling is not None else []
+        listed += [f"theta={options.rope_theta:g}"] if options.rope_theta is not None else []
+        name = " ".join([name, *listed])
         digest = hashlib.sha256(f"{digest}\0{json.dumps(override)}".encode()).hexdigest()
     tokenizer = options.tokenizer or (_own_tokenizer(folder, place) if local else _hub_tokenizer(place, revision))
     return _Source(where, place, commit, config, published, name, tokenizer, digest, length)
@@ -224,7 +227,7 @@ def _file_digest(file: Path, size: int, changed: int) -> str:
 
 
 def _build(source: _Source, options: LoadOptions) -> nn.Module:
-    transformers = _transformers()
+    transformers = import_transformers()
     kind = getattr(source.config, "model_type", "")
     chosen = _attention(options.attention)
     if kind == "falcon" and getattr(source.config, "alibi", False) and chosen != "sdpa":
@@ -233,7 +236,7 @@ def _build(source: _Source, options: LoadOptions) -> nn.Module:
                 f"{source.where}: only hf-sdpa adds Falcon's ALiBi once; leave --attention {options.attention} out"
             )
         chosen = "sdpa"
-    dtype_name = "dtype" if _major(transformers) >= 5 else "torch_dtype"
+    dtype_name = "dtype" if major(transformers) >= 5 else "torch_dtype"
     arguments = {
         "config": source.config,
         "revision": source.commit or "main",
@@ -242,7 +245,7 @@ def _build(source: _Source, options: LoadOptions) -> nn.Module:
         dtype_name: options.dtype,
     }
     local = Path(source.place).is_dir()
-    with _told(source.where, local), _quiet(transformers):
+    with failures_told(source.where, local), quiet(transformers):
         try:
             model, info = transformers.AutoModelForCausalLM.from_pretrained(
                 source.place, **arguments, **({} if chosen is None else {"attn_implementation": chosen})
@@ -275,78 +278,6 @@ def _refuse_loose_ends(info: dict[str, Any], where: str) -> None:
         ("has weights the config does not know:", unexpected),
         ("has weights of another shape than the config's:", [one[0] for one in info.get("mismatched_keys", ())]),
     ):
-        told = sorted(map(str, names))
-        if told:
-            raise CheckpointError(f"{where} {what} {', '.join(told[:4])}{' ...' if len(told) > 4 else ''}")
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtra("a Hugging Face model", "hf") from error
-    return transformers
-
-
-def _major(transformers: Any) -> int:
-    return int(transformers.__version__.partition(".")[0])
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """No bars and no chatter on the terminal while `transformers` loads."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def _told(where: str, local: bool) -> Iterator[None]:
-    """One sentence for whatever `transformers` raises."""
-    import huggingface_hub.errors as hub
-
-    strict = tuple(vars(hub)[name] for name in ("StrictDataclassError",) if name in vars(hub))
-    try:
-        yield
-    except LpeEvalError:
-        raise
-    except (*_FAILURES, *strict) as error:
-        if out_of_memory(error):
-            raise
-        text = str(error)
-        if "trust_remote_code" in text:
-            raise CheckpointError(
-                f"{where} needs Python code that comes with the checkpoint; if you trust its authors, "
-                "add --trust-remote-code"
-            ) from error
-        if not local and isinstance(error, OSError):
-            raise CheckpointError(
-                f"{where} is neither a local folder, nor in the cache, nor to be had from the Hub: "
-                f"{first_line(error)}; check the id, or fetch it where there is a network"
-            ) from error
-        refused = _refused_pickle(error)
-        if refused is not None:
-            raise CheckpointError(
-                f"{where}: a weight file is no plain tensors but asks for {refused}, which could run any code and is "
-                "refused; have its authors convert it to safetensors"
-            ) from error
-        raise CheckpointError(f"{where} cannot be opened: {first_line(error)}") from error
-
-
-def _refused_pickle(error: BaseException | None) -> str | None:
-    """What a refused pickle asked for, if that is the error or lies behind it."""
-    found = None
-    while error is not None:
-        text = str(error)
-        if isinstance(error, pickle.UnpicklingError) or "weights only" in text.lower().replace("_", " "):
-            named = re.search(r"GLOBAL (\S+)", text)
-            found = named[1] if named else found or "something that is not allowed"
-        error = error.__cause__ or error.__context__
-    return found
+        listed = sorted(map(str, names))
+        if listed:
+            raise CheckpointError(f"{where} {what} {', '.join(listed[:4])}{' ...' if len(listed) > 4 else ''}")

@@ -23,6 +23,7 @@ from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill, state_of
+from lpe_eval.model.weight_files import stored_types
 from lpe_eval.plain import Unreadable, read_plain, yaml_of
 from lpe_eval.spec.model_spec import CHECKPOINT_SCHEMA, CheckpointSpec, ModelSpec
 
@@ -44,6 +45,10 @@ class Native(CheckpointFormat):
     def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
         spec = _read_config(Path(path))
         return Peek(spec.name, spec.tokenizer, _digest(Path(path)))
+
+    @classmethod
+    def stored_types(cls, path: str | Path) -> list[str]:
+        return stored_types([Path(path) / _WEIGHTS])
 
     @classmethod
     def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
@@ -79,8 +84,8 @@ class Native(CheckpointFormat):
             _replace(folder / _WEIGHTS, lambda partial: save_file(weights, partial))
             _replace(folder / _CONFIG, lambda partial: partial.write_text(text, encoding="utf-8"))
         except (OSError, SafetensorError) as error:
-            told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise OutputError(f"cannot write a checkpoint to {folder}: {told}") from error
+            detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise OutputError(f"cannot write a checkpoint to {folder}: {detail}") from error
 
 
 def _read_config(folder: Path) -> CheckpointSpec:
@@ -115,8 +120,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError) as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{path} is not a readable safetensors file: {told}") from error
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path} is not a readable safetensors file: {detail}") from error
 
 
 def _refuse_larger(model: ModelSpec, weights: dict[str, Tensor], path: Path) -> None:

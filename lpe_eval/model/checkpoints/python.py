@@ -41,9 +41,11 @@ from torch import Tensor, nn
 
 from lpe_eval.errors import CheckpointError, LengthError, LpeEvalError
 from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
-from lpe_eval.model.foreign.transformers_model import first_line, out_of_memory
-from lpe_eval.model.language_model import LanguageModel, ModelFacts
+from lpe_eval.model.foreign.module_facts import architecture_of, position_tensors_of
+from lpe_eval.model.language_model import LanguageModel, ModelFacts, PositionTensor
 from lpe_eval.model.reference import split_settings
+from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.plain import first_line
 
 _T = TypeVar("_T")
 _BYTES = range(256, 259)
@@ -95,9 +97,11 @@ class _OwnModel(LanguageModel):
             )
         self._split = split
         vocabulary = self._probe()
-        told = self._attribute("vocab_size", int)
-        if told is not None and told != vocabulary:
-            raise CheckpointError(f"{self._where} says vocab_size {told} and makes {vocabulary} logits for each token")
+        declared = self._attribute("vocab_size", int)
+        if declared is not None and declared != vocabulary:
+            raise CheckpointError(
+                f"{self._where} says vocab_size {declared} and makes {vocabulary} logits for each token"
+            )
         tokenizer = options.tokenizer or self._attribute("tokenizer", str)
         if tokenizer is None:
             if vocabulary not in _BYTES:
@@ -122,6 +126,12 @@ class _OwnModel(LanguageModel):
     def attention(self) -> str:
         return "own"
 
+    def architecture(self) -> list[tuple[str, str]]:
+        return architecture_of(self.model)
+
+    def position_tensors(self) -> Iterator[PositionTensor]:
+        return position_tensors_of(self.model)
+
     @torch.inference_mode()
     def hidden(self, tokens: Int[Tensor, "b t"], rows: int, generator: torch.Generator) -> Float[Tensor, "b r e"]:
         if int(tokens.max()) >= self.facts.vocab_size:
@@ -132,7 +142,7 @@ class _OwnModel(LanguageModel):
         length, trained = tokens.shape[1], self.facts.train_length
         try:
             return self._states(tokens)[:, length - rows :]
-        except (LpeEvalError, MemoryError, KeyboardInterrupt):
+        except (LpeEvalError, KeyboardInterrupt):
             raise
         except BaseException as error:
             if out_of_memory(error):
@@ -276,9 +286,11 @@ def _told(where: str, what: str) -> Iterator[None]:
     """One sentence for whatever somebody's code raises; the chained error keeps the traceback."""
     try:
         yield
-    except (LpeEvalError, torch.OutOfMemoryError, MemoryError, KeyboardInterrupt):
+    except (LpeEvalError, KeyboardInterrupt):
         raise
     except BaseException as error:
+        if out_of_memory(error):
+            raise
         # Somebody's code may raise a class of its own, or call sys.exit and end the run as if all were well.
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:

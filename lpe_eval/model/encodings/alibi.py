@@ -27,11 +27,11 @@ Deviations and choices:
 
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lpe_eval.errors import SpecError
+from lpe_eval.model.distance_kernels import alibi_slopes, rounded
 from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, Geometry
 from lpe_eval.model.offsets import distances
 
@@ -92,16 +92,3 @@ class Alibi(Encoding):
         name = self.options.distance_dtype
         bias = (rounded(self.slopes, name)[:, None] * rounded(distance, name)).to(self.slopes.dtype)
         return bias / self.geometry.head_width**0.5 if self.options.scaled else bias
-
-
-def alibi_slopes(heads: int, bias_max: float = 8.0) -> Float[Tensor, " h"]:
-    """The slope of each head; `bias_max` is MPT's generalisation (8 in the paper)."""
-    below = 1 << (heads.bit_length() - 1)
-    slopes = 2.0 ** (-bias_max / below * torch.arange(1, below + 1, dtype=torch.float64))
-    extra = 2.0 ** (-bias_max / (2 * below) * torch.arange(1, 2 * below + 1, 2, dtype=torch.float64))
-    return torch.cat([slopes, extra[: heads - below]]).float()
-
-
-def rounded(value: Float[Tensor, "..."], dtype: str) -> Float[Tensor, "..."]:
-    """`value` in a low-precision type; as it is where the type is "float32", which asks for no rounding."""
-    return value if dtype == "float32" else value.to(getattr(torch, dtype))

@@ -14,9 +14,7 @@ Deviations and choices:
     * Bidirectional: ours. A key in the future gets the sum of the gates of keys i .. j, the mirror
       image of the past; the same rule as in the listing would count to the end of the text.
     * A row needs all keys up to its query: counting starts at the query and goes back.
-    * On the CPU and without gradients a head stops counting where all its rows have reached the last
-      position, since gates are never negative (`_within_reach`). Heads of trained models mostly do so
-      within a few hundred keys.
+    * A head whose rows have all reached the last position need not count on; `model/fast/counted_gates.py`.
 """
 
 from typing import ClassVar, Literal
@@ -27,9 +25,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, Scores
-
-_KEYS_AT_ONCE = 256
-"""Keys counted before it is looked whether there is more to count."""
+from lpe_eval.model.fast.computed_by import computed_by
+from lpe_eval.model.fast.counted_gates import between_whole, counted_within_reach
 
 
 class Cope(Encoding):
@@ -65,29 +62,17 @@ class Cope(Encoding):
         queries = scores.queries
         if self.options.query == "scaled":
             queries = queries / self.geometry.head_width**0.5
-        of_whole = queries @ self.pos_emb
-        if not torch.is_grad_enabled() and queries.device.type == "cpu" and self.geometry.causal:
-            return self._within_reach(scores, of_whole)
-        position = self._positions(scores).clamp(max=self.options.npos_max - 1)
-        return scores.logits + _interpolated(of_whole, position)
+        return self.positioned(scores, queries @ self.pos_emb)
 
-    def _within_reach(self, scores: Scores, of_whole: Float[Tensor, "b h q n"]) -> Float[Tensor, "b h q k"]:
-        """The same sums without gradients, each head counting back only until all its rows are at the last position."""
-        last, columns = self.options.npos_max - 1, scores.logits.shape[-1]
-        out = scores.logits + of_whole[..., -1:]
-        heads = zip(*(each.flatten(0, 1) for each in (scores.logits, of_whole, out)), strict=True)
-        for logits, vectors, positioned in heads:
-            counted = logits.new_zeros(len(logits), 1)
-            for stop in range(columns, 0, -_KEYS_AT_ONCE):
-                keys = slice(max(0, stop - _KEYS_AT_ONCE), stop)
-                gates = logits[:, keys].sigmoid().mul_(scores.visible[:, keys])
-                position = gates.flip(-1).cumsum(-1).flip(-1).add_(counted)
-                counted = position[:, :1].clone()
-                bias = _interpolated(vectors, position.clamp_(max=last))
-                torch.add(logits[:, keys], bias, out=positioned[:, keys])
-                if counted.min() >= last:
-                    break
-        return out
+    @computed_by(
+        lambda self, scores, of_whole: counted_within_reach(
+            scores.logits, scores.visible, of_whole, self.geometry.causal
+        )
+    )
+    def positioned(self, scores: Scores, of_whole: Float[Tensor, "b h q n"]) -> Float[Tensor, "b h q k"]:
+        """The positioned logits, from what each query has at each whole position."""
+        position = self._positions(scores).clamp(max=self.options.npos_max - 1)
+        return scores.logits + between_whole(of_whole, position)
 
     def _positions(self, scores: Scores) -> Float[Tensor, "b h q k"]:
         gates = torch.sigmoid(scores.logits)
@@ -99,10 +84,3 @@ class Cope(Encoding):
             return counted
         future = scores.visible & (scores.k_at[None, :] >= scores.q_at[:, None])
         return torch.where(past, counted, (gates * future).cumsum(-1))
-
-
-def _interpolated(of_whole: Float[Tensor, "*c q n"], position: Float[Tensor, "*c q k"]) -> Float[Tensor, "*c q k"]:
-    """What the rows of `of_whole` have at positions between whole ones."""
-    below, above = position.detach().floor().long(), position.detach().ceil().long()
-    weight = position - below
-    return of_whole.gather(-1, below) * (1 - weight) + of_whole.gather(-1, above) * weight

@@ -19,9 +19,7 @@ Deviations and choices:
       bias left: f has H inputs. So f never needs to know how the inner one works.
     * The code copies FIRE with LeakyReLU instead of ReLU inside its own network; write
       `activation: leaky_relu` for the fire that is wrapped to get that.
-    * The part of the first layer that reads the bias does not depend on the batch and is computed
-      once for all sequences. The sum is the same up to rounding.
-    * On the CPU and without gradients the same sums are made in pieces that fit in the cache (`_in_pieces`).
+    * The formula is `corrected`; `model/fast/pair_network.py` computes the same sums in less time.
     * Bidirectional: unchanged; f is pointwise and never knew the direction. The authors' code for
       this is not public.
 """
@@ -34,18 +32,10 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from lpe_eval.model.encoding import (
-    Encoding,
-    EncodingOptions,
-    EncodingWrapper,
-    Geometry,
-    PairNetwork,
-    Scores,
-    reset_linear,
-)
-
-_HIDDEN_NUMBERS = 1 << 18
-"""Numbers of the hidden layer held at once without gradients: 1 MiB of float32, what a core keeps close."""
+from lpe_eval.model.descriptions import PairNetwork
+from lpe_eval.model.encoding import Encoding, EncodingOptions, EncodingWrapper, Geometry, Scores, reset_linear
+from lpe_eval.model.fast.computed_by import computed_by
+from lpe_eval.model.fast.pair_network import corrected_pairs
 
 
 class Dape(EncodingWrapper):
@@ -83,60 +73,23 @@ class Dape(EncodingWrapper):
 
     def adjust(self, scores: Scores) -> Float[Tensor, "b h q k"]:
         if self.inner.capabilities.adjusts:
-            logits, bias = self.inner.adjust(scores), None
-        else:
-            logits, bias = scores.logits, scores.bias
-        if not torch.is_grad_enabled() and logits.device.type == "cpu":
-            return self._in_pieces(logits, bias)
-        batch, heads, rows, columns = logits.shape
-        # Heads are the channels of a product over all pairs at once: no axis is ever moved.
-        pairs = logits.reshape(batch, heads, rows * columns)
-        shift, outside = self.first.bias[:, None], self.second.bias[:, None]
-        if self.reads_bias:
-            assert bias is not None
-            bias_pairs = bias.reshape(heads, rows * columns).to(self.first.weight.dtype)
-            shift = torch.addmm(shift, self.first.weight[:, heads:], bias_pairs)
-            if self.options.residual:
-                outside = outside + bias_pairs
-        hidden = torch.baddbmm(shift, self.first.weight[:, :heads].expand(batch, -1, -1), pairs)
-        hidden = F.leaky_relu(hidden, 0.01, inplace=True)
-        out = torch.baddbmm(pairs + outside, self.second.weight.expand(batch, -1, -1), hidden)
-        return out.unflatten(-1, (rows, columns))
+            return self.corrected(self.inner.adjust(scores), None)
+        return self.corrected(scores.logits, scores.bias if self.reads_bias else None)
 
-    def pair_network(self) -> PairNetwork | None:
-        if self.inner.capabilities.adjusts:
-            return None
+    @computed_by(lambda self, logits, bias: corrected_pairs(self.network(), logits, bias))
+    def corrected(
+        self, logits: Float[Tensor, "b h q k"], bias: Float[Tensor, "h q k"] | None
+    ) -> Float[Tensor, "b h q k"]:
+        """The positioned logits, from those of the wrapped encoding and its bias."""
+        read = logits if bias is None else torch.cat([logits, bias.expand_as(logits)], dim=1)
+        hidden = F.leaky_relu(self.first(read.movedim(1, -1)), 0.01)
+        positioned = logits + self.second(hidden).movedim(-1, 1)
+        return positioned + bias if bias is not None and self.options.residual else positioned
+
+    def network(self) -> PairNetwork:
+        """f, and whether B is added outside it."""
         first, second = self.first, self.second
         return PairNetwork(first.weight, first.bias, second.weight, second.bias, 0.01, self.options.residual)
 
-    def _in_pieces(
-        self, logits: Float[Tensor, "b h q k"], bias: Float[Tensor, "h q k"] | None
-    ) -> Float[Tensor, "b h q k"]:
-        """The same sums without gradients, in pieces of a few rows whose hidden layer fits in the cache.
-
-        A piece holds the network's inputs in the rows of one matrix, below them a row of ones, so
-        that f's biases and the sum outside f are columns of the two matrices it is multiplied with.
-        """
-        batch, heads, rows, columns = logits.shape
-        first, second, dtype = self.first, self.second, self.first.weight.dtype
-        into_hidden = torch.cat([first.weight, first.bias[:, None]], dim=1)
-        passed = torch.eye(heads, dtype=dtype, device=logits.device)
-        kept = [passed, passed * self.options.residual] if self.reads_bias else [passed]
-        around = torch.cat([*kept, second.bias[:, None]], dim=1)
-        step = min(rows, max(1, _HIDDEN_NUMBERS // (self.options.hidden * columns)))
-        out = torch.empty(batch, heads, rows, columns, dtype=dtype, device=logits.device)
-        inputs = torch.ones(into_hidden.shape[1], step, columns, dtype=dtype, device=logits.device)
-        layer = torch.empty(self.options.hidden, step * columns, dtype=dtype, device=logits.device)
-        for start in range(0, rows, step):
-            piece = slice(start, min(start + step, rows))
-            some = inputs[:, : piece.stop - start]
-            if self.reads_bias:
-                assert bias is not None
-                some[heads : 2 * heads] = bias[:, piece]
-            for each in range(batch):
-                some[:heads] = logits[each, :, piece]
-                pairs, summed = some.flatten(1), out[each, :, piece].flatten(1)
-                hidden = torch.mm(into_hidden, pairs, out=layer[:, : pairs.shape[1]])
-                hidden = F.leaky_relu_(hidden, 0.01)
-                torch.mm(around, pairs, out=summed).addmm_(second.weight, hidden)
-        return out
+    def pair_network(self) -> PairNetwork | None:
+        return None if self.inner.capabilities.adjusts else self.network()

@@ -24,19 +24,15 @@ Deviations and choices:
       where nothing masks the future (bde344a, `torch.tril` of the distances). In a causal model both are the same.
 """
 
-import math
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lpe_eval.model.distance_kernels import KERPLE_FLOOR, alibi_slopes, clamped, rounded
 from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
-from lpe_eval.model.encodings.alibi import alibi_slopes, rounded
 from lpe_eval.model.offsets import distances
-
-FLOOR = 0.01
-"""The smallest value KERPLE's parameters take in a forward pass."""
 
 
 class KerpleLog(Encoding):
@@ -79,16 +75,11 @@ class KerpleLog(Encoding):
     def bias_by_offset(self, offset: Int[Tensor, " n"]) -> Float[Tensor, "h n"]:
         p, a, exponent = self.bias_p, self.bias_a, self.exponent
         if self.options.form != "nemo":
-            p, a = clamped(p, FLOOR), clamped(a, FLOOR)
-            exponent = None if exponent is None else clamped(exponent, FLOOR, 2.0)
+            p, a = clamped(p, KERPLE_FLOOR), clamped(a, KERPLE_FLOOR)
+            exponent = None if exponent is None else clamped(exponent, KERPLE_FLOOR, 2.0)
         name = self.options.distance_dtype
         distance = rounded(distances(offset, self.geometry.causal or self.options.future == "zero"), name)
         if exponent is not None:
             distance = distance ** rounded(exponent, name)[:, None]
         bias = -rounded(p, name)[:, None] * torch.log(1 + rounded(a, name)[:, None] * distance)
         return bias if name == "float32" else bias.to(self.bias_p.dtype)
-
-
-def clamped(parameter: Float[Tensor, " h"], low: float, high: float = math.inf) -> Float[Tensor, " h"]:
-    """The parameter forced into [low, high], with the gradient of the parameter itself."""
-    return parameter.detach().clamp(low, high) + (parameter - parameter.detach())

@@ -29,12 +29,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lpe_eval.model.distance_kernels import KERPLE_FLOOR, alibi_slopes, clamped, rounded
 from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, Geometry, Scores
-from lpe_eval.model.encodings.alibi import alibi_slopes, rounded
-from lpe_eval.model.encodings.kerple_log import FLOOR, KerpleLog, clamped
+from lpe_eval.model.encodings.kerple_log import KerpleLog
 from lpe_eval.model.offsets import distances, spread_offsets
 
-HIGHEST_POWER = 2.0
+_HIGHEST_POWER = 2.0
 """Above this exponent the kernel is no longer conditionally positive definite."""
 
 
@@ -95,5 +95,5 @@ class KerplePower(Encoding):
         name = self.options.distance_dtype
         power = rounded(distances(offset, self.geometry.causal or self.options.future == "zero"), name)
         if exponent is not None:
-            power = power ** rounded(clamped(exponent, FLOOR, HIGHEST_POWER), name)[:, None]
-        return (rounded(clamped(scale, FLOOR), name)[:, None] * power).to(scale.dtype)
+            power = power ** rounded(clamped(exponent, KERPLE_FLOOR, _HIGHEST_POWER), name)[:, None]
+        return (rounded(clamped(scale, KERPLE_FLOOR), name)[:, None] * power).to(scale.dtype)

@@ -44,8 +44,9 @@ from torch import Tensor, nn
 
 from lpe_eval.errors import SpecError
 from lpe_eval.model.constants import constant
+from lpe_eval.model.distance_kernels import rounded
 from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
-from lpe_eval.model.encodings.alibi import Alibi, rounded
+from lpe_eval.model.encodings.alibi import Alibi
 from lpe_eval.model.encodings.kerple_log import KerpleLog
 from lpe_eval.model.encodings.t5 import T5
 from lpe_eval.model.offsets import distances

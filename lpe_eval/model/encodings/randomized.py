@@ -24,10 +24,7 @@ Deviations and choices:
       randomized(transformer_xl) with the base's distance "future", whose row r stands for a key r tokens ahead.
     * Their random stream is not reproduced, only its distribution.
 
-How distances travel: `positions` returns 0 followed by the drawn distances, an ascending sequence. Since a
-block's keys are the sequence from its start and include the block's queries, the rank of a query among the
-keys is its index, and the distance of two tokens is found in the keys' own positions. With two sides
-one integer holds both draws.
+How distances travel stands in `model/drawn_distances.py`.
 """
 
 from typing import ClassVar, Literal
@@ -38,9 +35,8 @@ from pydantic import Field
 from torch import Tensor
 
 from lpe_eval.errors import LengthError, SpecError
+from lpe_eval.model.drawn_distances import draw_ascending, drawn_offsets, one_row, two_sides
 from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, EncodingWrapper, Geometry, Scores
-
-_SIDE_BITS = 32
 
 
 class Randomized(EncodingWrapper):
@@ -156,47 +152,3 @@ class Randomized(EncodingWrapper):
     def _draw_distances(self, length: int, generator: torch.Generator) -> Int[Tensor, " t"]:
         drawn = draw_ascending(length - 1, 1, self.options.max_length, generator)
         return torch.cat([drawn.new_zeros(1), drawn])
-
-
-def draw_ascending(count: int, low: int, high: int, generator: torch.Generator) -> Int[Tensor, " n"]:
-    """`count` distinct integers of low .. high-1, each subset equally likely, in ascending order."""
-    shuffled = torch.randperm(high - low, generator=generator, device=generator.device)
-    return shuffled[:count].sort().values + low
-
-
-def two_sides(past: Int[Tensor, " t"], future: Int[Tensor, " t"]) -> Int[Tensor, " t"]:
-    """Two ascending sequences of distances in one ascending sequence of integers."""
-    return past.long() + (future.long() << _SIDE_BITS)
-
-
-def drawn_offsets(
-    q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"], both_sides: bool = False
-) -> tuple[Int[Tensor, " n"], Int[Tensor, "q k"]]:
-    """The drawn offsets, and which of them each query has to each key: positive for the past, zero for itself.
-
-    Args:
-        q_at: entries of `k_at` that belong to the queries.
-        k_at: 0 followed by the ascending drawn distances, from the first token on; packed by `two_sides`
-            if `both_sides`.
-        both_sides: whether past and future have distances of their own.
-    """
-    rank = torch.searchsorted(k_at.contiguous(), q_at.contiguous())
-    # A GPU would have to be waited for.
-    assert k_at.device.type != "cpu" or torch.equal(k_at[rank], q_at), "the queries of a block are among its keys"
-    past, future = (k_at & ((1 << _SIDE_BITS) - 1), k_at >> _SIDE_BITS) if both_sides else (k_at, k_at)
-    steps = rank[:, None] - torch.arange(len(k_at), device=k_at.device)
-    return torch.cat([-future[1:].flip(0), past]), steps + len(k_at) - 1
-
-
-def one_row(scores: Scores, row: int, offset: Int[Tensor, " k"]) -> Scores:
-    """One query row of a block, its query at position 0 and each key at minus its offset."""
-    rows = slice(row, row + 1)
-    return Scores(
-        logits=scores.logits[:, :, rows],
-        bias=None if scores.bias is None else scores.bias[:, rows],
-        queries=scores.queries[:, :, rows],
-        keys=scores.keys,
-        visible=scores.visible[rows],
-        q_at=offset.new_zeros(1),
-        k_at=-offset,
-    )

@@ -11,7 +11,7 @@ Deviations and choices:
       permutation of channels that a trained model absorbs, so a checkpoint fits one of them only.
     * `fraction`: the share of a head's channels that is turned, 0.25 in Pythia. Frequencies are
       spread over the turned channels, not over the whole head.
-    * `scaling`: see `lpe_eval/model/rotary.py`. Its `original_length` is the geometry's train length
+    * `scaling`: see `lpe_eval/model/rope_scalings.py`. Its `original_length` is the geometry's train length
       unless given. Length-dependent rules take the largest position plus one as the length, as
       transformers does (the YaRN repository takes the number of keys; they differ for sampled positions).
     * `angle_dtype`: the dtype of positions, frequencies and their product. Cosine and sine are
@@ -28,16 +28,8 @@ from torch import Tensor
 
 from lpe_eval.errors import SpecError
 from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
-from lpe_eval.model.rotary import (
-    SCALING_BIBTEX,
-    AngleDtype,
-    AnyScaling,
-    Frequencies,
-    Layout,
-    angles,
-    inverse_frequencies,
-    turn,
-)
+from lpe_eval.model.rope_scalings import SCALING_BIBTEX, AnyScaling
+from lpe_eval.model.rotary import AngleDtype, Frequencies, Layout, angles, inverse_frequencies, turn
 
 
 class Rope(Encoding):

@@ -66,7 +66,7 @@ class T5(Encoding):
                 f"t5 needs a number of buckets divisible by {2 * directions} and a `max_distance` above "
                 f"{self.per_direction // 2}, not {options.buckets} buckets and {options.max_distance}"
             )
-        starts = torch.tensor(bucket_starts(self.per_direction, options.max_distance))
+        starts = torch.tensor(_bucket_starts(self.per_direction, options.max_distance))
         self.register_buffer("starts", starts, persistent=False)
         self.weight = nn.Parameter(torch.zeros(options.buckets, geometry.heads))
 
@@ -86,7 +86,7 @@ class T5(Encoding):
         return torch.bucketize(offset.abs(), self.starts, right=True) + self.per_direction * (offset < 0)
 
 
-def bucket_starts(buckets: int, max_distance: int) -> list[int]:
+def _bucket_starts(buckets: int, max_distance: int) -> list[int]:
     """The first distance of every bucket but bucket 0, which starts at 0."""
     exact, wide = buckets // 2, buckets - buckets // 2
 

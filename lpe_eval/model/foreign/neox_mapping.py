@@ -106,10 +106,10 @@ class NeoxMapping:
         missing = [at for at in wanted if at not in self.layers]
         extra = sorted(self.layers.keys() - set(wanted))
         if missing or extra:
-            told = f"has no layer {missing[0]}" if missing else f"holds a layer {extra[0]}"
+            fault = f"has no layer {missing[0]}" if missing else f"holds a layer {extra[0]}"
             tied = "an untied" if self.args.no_weight_tying else "a tied"
             raise CheckpointError(
-                f"{self.folder} {told}, but {self.where} says {self.args.num_layers} blocks "
+                f"{self.folder} {fault}, but {self.where} says {self.args.num_layers} blocks "
                 f"(layers 2 to {self.args.num_layers + 1}) and {tied} head"
             )
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from lpe_eval.errors import CheckpointError, UnknownName
-from lpe_eval.model.encodings.alibi import alibi_slopes
+from lpe_eval.model.distance_kernels import alibi_slopes
 from lpe_eval.model.foreign.neox_config import NeoxArgs
 from lpe_eval.model.rotary import inverse_frequencies
 

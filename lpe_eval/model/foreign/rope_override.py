@@ -3,7 +3,7 @@
 Setting attributes of a model that exists changes nothing, and the place where a config keeps these
 numbers has moved: transformers 4 has `rope_scaling` and `rope_theta`, transformers 5 has one mapping
 `rope_parameters`. So the fields are replaced in a copy of the config, and then the frequencies the
-model holds are compared with those of `lpe_eval.model.rotary`.
+model holds are compared with those of `lpe_eval.model.rope_scalings`.
 
 Choices:
     * A rule replaces the one of the config; they do not add up. The base and the part of each head
@@ -21,7 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from lpe_eval.errors import CheckpointError, SpecError
-from lpe_eval.model.rotary import AnyScaling, Frequencies, inverse_frequencies
+from lpe_eval.model.rope_scalings import AnyScaling
+from lpe_eval.model.rotary import Frequencies, inverse_frequencies
 from lpe_eval.plain import Unreadable, json_of
 
 _TYPES = {

@@ -11,6 +11,7 @@ Choices:
 """
 
 import inspect
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,10 @@ from torch import Tensor, nn
 
 from lpe_eval.errors import CheckpointError, LengthError
 from lpe_eval.model.checkpoint import LoadOptions
-from lpe_eval.model.language_model import LanguageModel, ModelFacts
+from lpe_eval.model.foreign.module_facts import architecture_of, position_tensors_of
+from lpe_eval.model.language_model import LanguageModel, ModelFacts, PositionTensor
+from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.plain import first_line
 
 
 class FrozenRotary(NamedTuple):
@@ -78,6 +82,12 @@ class TransformersModel(LanguageModel):
     def attention(self) -> str:
         path = getattr(self.model.config, "_attn_implementation", None) or "eager"
         return f"hf-{path}" if self._body is not None else f"hf-{path}+full-logits"
+
+    def architecture(self) -> list[tuple[str, str]]:
+        return architecture_of(self.model)
+
+    def position_tensors(self) -> Iterator[PositionTensor]:
+        return position_tensors_of(self.model)
 
     @torch.inference_mode()
     def hidden(self, tokens: Int[Tensor, "b t"], rows: int, generator: torch.Generator) -> Float[Tensor, "b r e"]:
@@ -172,14 +182,3 @@ def _longest_input(model: nn.Module) -> int | None:
         if isinstance(table, Tensor):
             ends.append(table.shape[0])
     return min(ends, default=None)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether it is lack of memory, which the loop over lengths answers by itself."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what another library says went wrong, and the next where the first only announces it."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).rstrip(".")

@@ -13,6 +13,7 @@ Choices:
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,7 +25,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from lpe_eval.report.figures.style import STYLE, Look, looks_of
+from lpe_eval.report.figures.files import save
+from lpe_eval.report.figures.style import STYLE, LineStyle, styles_of
 from lpe_eval.report.numbers.che_scores import (
     ERRORS,
     Runs,
@@ -42,6 +44,21 @@ _COLOURS = LinearSegmentedColormap.from_list("skill", ["#FFFFFF", "#BFD9EE", "#5
 _PANELS_IN_A_ROW = 4
 _DARK = 0.55
 """From this share of the colours on, numbers are white."""
+
+
+def draw_che(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draws the heat map and the curves, where there is a score to draw.
+
+    Args:
+        rows: rows of one or several `che.csv`.
+        folder: where the figures go.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    if not task_scores(rows):
+        return []
+    return [*save(heat_map(rows), folder, "heat_map"), *save(length_curves(rows), folder, "length_curves")]
 
 
 def heat_map(rows: pd.DataFrame, runs: Runs = "max", metric: str = "accuracy") -> Figure:
@@ -89,7 +106,7 @@ def length_curves(rows: pd.DataFrame, runs: Runs = "max", metric: str = "accurac
         metric: `accuracy` or `exact_match`.
     """
     records = records_of(rows, metric)
-    looks = looks_of(record["line"] for record in records)
+    styles = styles_of(record["line"] for record in records)
     by_level: dict[str, list[str]] = {}
     for record in sorted(records, key=lambda record: level_order(record["level"])):
         tasks = by_level.setdefault(record["level"], [])
@@ -108,7 +125,7 @@ def length_curves(rows: pd.DataFrame, runs: Runs = "max", metric: str = "accurac
         for score in task_scores(rows, "max", metric, in_range)
     }
     with style.context(["default", STYLE]):
-        size = (2.2 + 1.95 * columns, max(0.5 + 1.75 * max(len(grid), 1), 0.6 + 0.155 * len(looks)))
+        size = (2.2 + 1.95 * columns, max(0.5 + 1.75 * max(len(grid), 1), 0.6 + 0.155 * len(styles)))
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(max(len(grid), 1), columns, sharex=True, sharey=True, squeeze=False)
         for axes in panels.flat:
@@ -117,7 +134,7 @@ def length_curves(rows: pd.DataFrame, runs: Runs = "max", metric: str = "accurac
         for line_of_panels, (level, tasks) in zip(panels, grid, strict=False):
             for place, (task, axes) in enumerate(zip(tasks, line_of_panels, strict=False)):
                 own = [record for record in records if record["task"] == task]
-                _panel(axes, _readable(task), own, looks, best, runs)
+                _panel(axes, _readable(task), own, styles, best, runs)
                 axes.set(xlim=(0, longest * 1.02), ylim=(-3, 103))
                 if place == 0:
                     axes.set_ylabel(f"{LEVELS.get(level, level)}\n{LABELS[metric]}")
@@ -127,7 +144,7 @@ def length_curves(rows: pd.DataFrame, runs: Runs = "max", metric: str = "accurac
                 shown[-1].tick_params(labelbottom=True)
         if records:
             figure.supxlabel(LABELS["input_length"], fontsize=STYLE["axes.labelsize"])
-            _legend(figure, looks)
+            _legend(figure, styles)
     return figure
 
 
@@ -135,7 +152,7 @@ def _panel(
     axes: Axes,
     title: str,
     records: list[dict[str, Any]],
-    looks: dict[str, Look],
+    styles: dict[str, LineStyle],
     best: dict[tuple[str, str], tuple | None],
     runs: Runs,
 ) -> None:
@@ -150,16 +167,16 @@ def _panel(
         if known:
             lengths = sorted(known)
             axes.plot(lengths, [known[length] for length in lengths], color=_GREY, linestyle=dashes, linewidth=0.8)
-    for line, look in looks.items():
+    for line, line_style in styles.items():
         own = by_run(record for record in records if record["line"] == line)
         if not own:
             continue
         chosen = best.get((records[0]["task"], line))
         of_best = own[chosen] if chosen in own else next(iter(own.values()))
-        _curve(axes, [of_best] if runs == "max" else list(own.values()), look)
+        _curve(axes, [of_best] if runs == "max" else list(own.values()), line_style)
 
 
-def _curve(axes: Axes, shown: Sequence[Sequence[Any]], look: Look) -> None:
+def _curve(axes: Axes, shown: Sequence[Sequence[Any]], line_style: LineStyle) -> None:
     values: dict[int, list[float]] = {}
     errors: dict[int, float] = {}
     for record in (record for run in shown for record in run):
@@ -174,13 +191,13 @@ def _curve(axes: Axes, shown: Sequence[Sequence[Any]], look: Look) -> None:
         low = [values[length][0] - ERRORS * errors[length] for length in lengths]
         high = [values[length][0] + ERRORS * errors[length] for length in lengths]
     means = [sum(values[length]) / len(values[length]) for length in lengths]
-    axes.fill_between(lengths, low, high, color=look.color, alpha=0.15, linewidth=0)
-    axes.plot(lengths, means, **{**look._asdict(), "markersize": 3.0})
+    axes.fill_between(lengths, low, high, color=line_style.color, alpha=0.15, linewidth=0)
+    axes.plot(lengths, means, **{**line_style._asdict(), "markersize": 3.0})
 
 
-def _legend(figure: Figure, looks: dict[str, Look]) -> None:
-    handles: list[Any] = [Line2D([], [], **look._asdict()) for look in looks.values()]
-    names = list(looks)
+def _legend(figure: Figure, styles: dict[str, LineStyle]) -> None:
+    handles: list[Any] = [Line2D([], [], **line_style._asdict()) for line_style in styles.values()]
+    names = list(styles)
     for dashes, name in (((0, (5, 2)), "no skill needed"), ((0, (1, 1.5)), "chance")):
         handles.append(Line2D([], [], color=_GREY, linestyle=dashes, linewidth=0.8))
         names.append(name)

@@ -11,25 +11,24 @@ Choices:
     * Models are listed in the order of their lines at the right end of the last panel.
 """
 
-import io
 import math
 import statistics
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from matplotlib import rc_context, style
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from lpe_eval.errors import OutputError
-from lpe_eval.report.figures.style import STYLE, Look, looks_of
+from lpe_eval.report.figures.files import save
+from lpe_eval.report.figures.style import STYLE, LineStyle, styles_of
 from lpe_eval.report.figures.ticks import readable, readable_ticks, short_length, thinned
-from lpe_eval.report.folders.atomic import write_atomically
+from lpe_eval.report.folders.ppl import Run
+from lpe_eval.report.numbers.tokenizers import n_tokenizers
 from lpe_eval.table import LABELS
 
 OFF_SCALE = 20.0
@@ -49,6 +48,19 @@ class _Point(NamedTuple):
     high: float
 
 
+def draw_perplexity(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Draws perplexity by length, and of a single run the loss by context where it was kept.
+
+    Where models have different tokenizers, bits per byte are drawn too.
+    """
+    rows = pd.concat([run.rows for run in runs])
+    metrics = ["perplexity"] if n_tokenizers([run.provenance for run in runs]) < 2 else ["perplexity", "bits_per_byte"]
+    written = [path for each in metrics for path in save(perplexity_figure(rows, each), folder, each)]
+    if len(runs) == 1 and len(runs[0].by_position):
+        written += save(position_figure(runs[0].by_position, runs[0].rows), folder, "loss_by_context")
+    return written
+
+
 def perplexity_figure(rows: pd.DataFrame, metric: str = "perplexity") -> Figure:
     """Perplexity against evaluation length, both logarithmic: a panel a protocol, a line a model.
 
@@ -65,7 +77,7 @@ def perplexity_figure(rows: pd.DataFrame, metric: str = "perplexity") -> Figure:
     lengths = thinned(sorted({int(row["length"]) for row in records}))
     low, high = _limits(points, logarithmic=True)
     with style.context(["default", STYLE]):
-        figure, panels = _draw(points, looks_of(names), _train_lengths(records), (low, high))
+        figure, panels = _draw(points, styles_of(names), _train_lengths(records), (low, high))
         for axes in panels:
             axes.set_yscale("log")
             axes.set_ylim(low, high)
@@ -99,39 +111,16 @@ def position_figure(by_position: pd.DataFrame, rows: pd.DataFrame) -> Figure:
     of_rows = [row for row in rows.to_dict("records") if row["metric"] == "perplexity"]
     train = {titles[name]: found for name, found in _train_lengths(of_rows).items() if name in titles}
     # In the order of the rows, so that a model looks as it does in the other figure.
-    looks = looks_of([*_line_names(of_rows, ("protocol", "length")), *names])
+    styles = styles_of([*_line_names(of_rows, ("protocol", "length")), *names])
     low, high = _limits(points, logarithmic=False)
     with style.context(["default", STYLE]):
-        figure, panels = _draw(points, looks, train, (low, high))
+        figure, panels = _draw(points, styles, train, (low, high))
         for axes in panels:
             axes.set_ylim(low, high)
             shown = [math.log2(point.x) for point in points] or [0.0]
             _ticks(axes, thinned([2**power for power in range(math.ceil(min(shown)), math.floor(max(shown)) + 1)]))
         _label(panels, LABELS["context"], LABELS["nll_nats"])
     return figure
-
-
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes `name.png` (200 dots an inch) and `name.svg`; the same figure gives the same bytes.
-
-    Raises:
-        OutputError: a file cannot be written.
-    """
-    paths = []
-    for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        content = io.BytesIO()
-        with rc_context({"svg.hashsalt": "lpe-eval"}), warnings.catch_warnings():
-            # A model's name may have characters that the font lacks; a box stands for them.
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")
-            figure.savefig(content, format=ending, dpi=200, metadata=metadata)
-        path = folder / f"{name}.{ending}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content.getvalue())
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-        paths.append(path)
-    return paths
 
 
 def _line_names(records: list[dict], place: tuple[str, ...]) -> list[str]:
@@ -171,14 +160,14 @@ def _limits(points: list[_Point], logarithmic: bool) -> tuple[float, float]:
 
 
 def _draw(
-    points: list[_Point], looks: dict[str, Look], train: dict[str, list[int]], limits: tuple[float, float]
+    points: list[_Point], styles: dict[str, LineStyle], train: dict[str, list[int]], limits: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
     drawn = {point.line for point in points}
-    looks = {line: look for line, look in looks.items() if line in drawn}
+    styles = {line: line_style for line, line_style in styles.items() if line in drawn}
     names = list(dict.fromkeys(point.panel for point in points)) or [""]
     columns = min(len(names), _PANELS_IN_A_ROW)
     lines = math.ceil(len(names) / columns)
-    height = max(3.2 * lines - 0.4 * (lines - 1), 0.6 + 0.155 * len(looks))
+    height = max(3.2 * lines - 0.4 * (lines - 1), 0.6 + 0.155 * len(styles))
     figure = Figure(figsize=(1.8 + 2.6 * columns, height), layout="constrained")
     grid = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
     for axes in grid[len(names) :]:
@@ -189,25 +178,27 @@ def _draw(
     for name, axes in zip(names, grid, strict=False):
         axes.set(title=name, xscale="log", xlim=(left / margin, right * margin))
         here = [point for point in points if point.panel == name]
-        for line, look in looks.items():
-            _draw_line(axes, sorted((point for point in here if point.line == line), key=lambda point: point.x), look)
-        _mark_off_scale(axes, here, looks, limits[1], margin**0.6)
+        for line, line_style in styles.items():
+            _draw_line(
+                axes, sorted((point for point in here if point.line == line), key=lambda point: point.x), line_style
+            )
+        _mark_off_scale(axes, here, styles, limits[1], margin**0.6)
         _mark_train_lengths(axes, train.get(name, []))
-    _legend(figure, points, looks, limits[1])
+    _legend(figure, points, styles, limits[1])
     return figure, grid[: len(names)]
 
 
-def _draw_line(axes: Axes, own: list[_Point], look: Look) -> None:
+def _draw_line(axes: Axes, own: list[_Point], line_style: LineStyle) -> None:
     def finite(values: Iterable[float]) -> list[float]:
         return [value if math.isfinite(value) else math.nan for value in values]
 
     across = [point.x for point in own]
     low, high = finite(point.low for point in own), finite(point.high for point in own)
-    axes.fill_between(across, low, high, color=look.color, alpha=0.15, linewidth=0)
-    axes.plot(across, finite(point.y for point in own), **look._asdict())
+    axes.fill_between(across, low, high, color=line_style.color, alpha=0.15, linewidth=0)
+    axes.plot(across, finite(point.y for point in own), **line_style._asdict())
 
 
-def _mark_off_scale(axes: Axes, here: list[_Point], looks: dict[str, Look], high: float, apart: float) -> None:
+def _mark_off_scale(axes: Axes, here: list[_Point], styles: dict[str, LineStyle], high: float, apart: float) -> None:
     first: dict[str, float] = {}
     for point in sorted(here, key=lambda point: point.x):
         if point.y > high:
@@ -217,7 +208,7 @@ def _mark_off_scale(axes: Axes, here: list[_Point], looks: dict[str, Look], high
         for place, line in enumerate(together):
             # Triangles at one length stand side by side, not on top of each other.
             beside = x * apart ** (place - (len(together) - 1) / 2)
-            axes.plot([beside], [high], "^", color=looks[line].color, markersize=4.8, clip_on=False, zorder=5)
+            axes.plot([beside], [high], "^", color=styles[line].color, markersize=4.8, clip_on=False, zorder=5)
 
 
 def _mark_train_lengths(axes: Axes, lengths: list[int]) -> None:
@@ -255,15 +246,15 @@ def _label(panels: list[Axes], x: str, y: str) -> None:
             axes.set_ylabel(y)
 
 
-def _legend(figure: Figure, points: list[_Point], looks: dict[str, Look], high: float) -> None:
+def _legend(figure: Figure, points: list[_Point], styles: dict[str, LineStyle], high: float) -> None:
     """The lines from top to bottom as they end in the last panel; those without a value there come last."""
     last = [point for point in points if point.panel == points[-1].panel]
     right = max((point.x for point in last), default=0.0)
     ends = {point.line: point.y for point in last if point.x == right and not math.isnan(point.y)}
-    order = sorted(looks, key=lambda line: (line not in ends, -ends.get(line, 0.0)))
+    order = sorted(styles, key=lambda line: (line not in ends, -ends.get(line, 0.0)))
     valued = {point.line for point in points if not math.isnan(point.y)}
     names = [line if line in valued else f"{line} (no value)" for line in order]
-    handles = [Line2D([], [], **looks[line]._asdict()) for line in order]
+    handles = [Line2D([], [], **styles[line]._asdict()) for line in order]
     if any(point.y > high for point in points):
         handles.append(Line2D([], [], color=_GREY, marker="^", linestyle="none", markersize=4.8))
         names.append(f"above {high:.3g}, or infinite")

@@ -1,8 +1,8 @@
-"""How a line of a figure looks, and the style that all figures share.
+"""The style of a line, and the style that all figures share.
 
 The colours are those of Okabe and Ito (2008), which the colour-blind tell apart, with a brown in
 the place of their yellow, which is faint on white. From the ninth line on, the dashes differ as well;
-no two of the first 32 lines look the same. Every setting is given here, so that a matplotlibrc
+no two of the first 32 lines are alike. Every setting is given here, so that a matplotlibrc
 of the machine does not change a picture.
 """
 
@@ -35,7 +35,7 @@ STYLE = {
 }
 
 
-class Look(NamedTuple):
+class LineStyle(NamedTuple):
     """Colour, marker and dashes, named as matplotlib names them."""
 
     color: str
@@ -43,10 +43,10 @@ class Look(NamedTuple):
     linestyle: str | tuple[int, tuple[float, ...]]
 
 
-def looks_of(lines: Iterable[str]) -> dict[str, Look]:
-    """A look for each distinct line, in the order of their first appearance."""
+def styles_of(lines: Iterable[str]) -> dict[str, LineStyle]:
+    """A style for each distinct line, in the order of their first appearance."""
     return {
-        line: Look(
+        line: LineStyle(
             _COLOURS[place % len(_COLOURS)],
             _MARKERS[place % len(_MARKERS)],
             _DASHES[place // len(_COLOURS) % len(_DASHES)],

@@ -1,31 +1,22 @@
-"""The folder of a run on algorithmic problems: each cell, one encoding on one task, is durable when it is done.
+"""The folder of a run on algorithmic problems: a cell is one encoding on one problem.
 
-    run.json  spec.yaml  provenance.json   which run, what was asked, where it ran
-    cells/<name>.json                      a finished cell: its scores and the log of its training
-    snapshots/<name>.pt                    weights and optimiser of a cell that is being trained
-    checkpoints/<encoding>/                what training leaves: a config, and the weights of each task
-    che.csv  summary.csv                   scores, one number a row; and in short
-    by_string.parquet                      how the chosen run answered each string; what `compare` pairs
-    training.csv                           looks at the runs while they were trained
-    figures/                               heat map and curves
-    .lock                                  held by the process that writes
-
-The tables are made anew after each cell, in the order of the encodings and tasks that were asked for, and a run
-that was interrupted and resumed has the `che.csv` of one that was not, byte for byte.
+    cells/<name>.json            a finished cell: its scores and the log of its training
+    snapshots/<name>.pt          weights and optimiser of a cell that is being trained
+    checkpoints/<encoding>/      what training leaves: a config, and the weights of each task
+    che.csv  summary.csv         scores, one number a row; and in short
+    by_string.parquet            how the chosen run answered each string; what `compare` pairs
+    training.csv                 validations of the runs while they were trained
+    figures/                     heat map and curves
 
 Choices:
     * A run is known by what decides its numbers: protocol, lengths, samples, seed, device. Encodings and tasks
       do not belong to it, so a folder can grow by more of them; `spec.yaml` names all that were ever asked for.
-    * A cell that failed is kept and shown, and made again on resume. `n/a` is an answer and stays.
-    * A damaged cell counts as not made, a damaged snapshot as not taken.
+    * A damaged snapshot counts as not taken.
 """
 
-import csv
 import hashlib
-import io
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,16 +27,18 @@ import yaml
 from lpe_eval import table
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, read_plain, yaml_of
-from lpe_eval.report.folders.atomic import PARTIAL
-from lpe_eval.report.folders.lock import LOCK, HeldFolder
-from lpe_eval.report.folders.reading import MARKER, UNFIT, csv_bytes, read_marker, require_kinds, typed_frame
-from lpe_eval.report.tables.che import SUMMARY_COLUMNS, summary_records
+from lpe_eval.records import CheRow, StringCounts
+from lpe_eval.report.folders.cells import CELLS, CellFolder
+from lpe_eval.report.folders.folder import SPEC, Layout
+from lpe_eval.report.frames import csv_bytes, plain_csv, require_kinds, typed_frame
+from lpe_eval.report.numbers.che_summary import SUMMARY_COLUMNS, summary_records
 from lpe_eval.spec.che_checkpoint import TrainedTask
-from lpe_eval.table import CheRow, StringCounts
 
-_TABLES = ("che.csv", "summary.csv", "by_string.parquet", "training.csv", "provenance.json", "spec.yaml", MARKER)
-_FOLDERS = ("cells", "snapshots", "checkpoints", "figures")
-"""With the tables, all that a run writes; removed in this order, so that the marker goes last."""
+LAYOUT = Layout(
+    files=("che.csv", "summary.csv", "by_string.parquet", "training.csv"),
+    folders=(CELLS, "snapshots", "checkpoints", "figures"),
+    early=(CELLS, "snapshots"),
+)
 
 _COUNTS = table.BY_STRING[4:]
 """What `by_string.parquet` says of a string beyond which cell it is of."""
@@ -87,7 +80,7 @@ class Snapshot(NamedTuple):
     state: bytes
 
 
-class CheFolder(HeldFolder):
+class CheFolder(CellFolder[CellName, CheCell]):
     """One folder, held by this process until `close` or the end of `with`.
 
     Args:
@@ -102,56 +95,27 @@ class CheFolder(HeldFolder):
     """
 
     def __init__(self, directory: Path, spec: dict[str, Any], run: str, overwrite: bool) -> None:
-        super().__init__(directory)
-        self.run = run
-        try:
-            self._make_room(overwrite)
-            self.spec = _joined(spec, self._earlier_spec())
-            for name in _FOLDERS[:2]:
-                (directory / name).mkdir(exist_ok=True)
-            self._write("spec.yaml", yaml.safe_dump(self.spec, sort_keys=False, allow_unicode=True).encode())
-            self._write(MARKER, json.dumps({"run": run, "schema": table.SCHEMA}).encode())
-            self._cells = dict(
-                cell for path in sorted((directory / "cells").glob("*.json")) for cell in self._read(path)
-            )
-        except OSError as error:
-            self.close()
-            raise OutputError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
-        except BaseException:
-            self.close()
-            raise
-
-    def finished(self) -> set[CellName]:
-        """Cells that need not be made again."""
-        return {name for name, cell in self._cells.items() if not cell.failed}
-
-    def cells(self, order: Iterable[CellName]) -> dict[CellName, CheCell]:
-        """All cells, those of `order` first and in it."""
-        places = {name: place for place, name in enumerate(dict.fromkeys(order))}
-        names = sorted(self._cells, key=lambda name: (places.get(name, len(places)), name))
-        return {name: self._cells[name] for name in names}
+        self._spec = spec
+        super().__init__(directory, LAYOUT, "che", run, "", overwrite)
 
     def save(self, name: CellName, cell: CheCell) -> None:
         """Writes one cell to disk, durably, and forgets its snapshot."""
         content = {
-            "schema": table.SCHEMA, "run": self.run, "cell": list(name),
             "rows": [list(row) for row in cell.rows], "log": cell.log, "chosen": cell.chosen,
             "strings": [list(each) for each in cell.strings],
         }  # fmt: skip
-        text = json.dumps(content, ensure_ascii=False)
-        self._write(f"cells/{_file_name(name)}.json", text.encode())
-        self._cells |= dict(_cell(json.loads(text)))
-        (self.directory / "snapshots" / f"{_file_name(name)}.pt").unlink(missing_ok=True)
+        self._save(name, content)
+        self._snapshot_of(name).unlink(missing_ok=True)
 
     def collect(self, order: Iterable[CellName]) -> list[CheRow]:
         """Writes the tables from all cells, and gives the rows of the first."""
         cells = self.cells(order).values()
         rows = [row for cell in cells for row in cell.rows]
         self._write("che.csv", csv_bytes(table.CHE, rows))
-        self._write("summary.csv", _csv(SUMMARY_COLUMNS, summary_records(rows)))
+        self._write("summary.csv", plain_csv(SUMMARY_COLUMNS, summary_records(rows)))
         log = [each for cell in cells for each in cell.log]
         if log:
-            self._write("training.csv", _csv(LOG_COLUMNS, log))
+            self._write("training.csv", plain_csv(LOG_COLUMNS, log))
         return rows
 
     def collect_strings(self, order: Iterable[CellName]) -> None:
@@ -170,7 +134,7 @@ class CheFolder(HeldFolder):
     def snapshot(self, name: CellName) -> Snapshot | None:
         """Where the training of a cell was interrupted; None if there is nothing to go on from."""
         try:
-            content = (self.directory / "snapshots" / f"{_file_name(name)}.pt").read_bytes()
+            content = self._snapshot_of(name).read_bytes()
             log, separator, state = content.partition(b"\n")
             return Snapshot(json_of(log), state) if separator else None
         except (OSError, Unreadable):
@@ -178,7 +142,7 @@ class CheFolder(HeldFolder):
 
     def save_snapshot(self, name: CellName, log: Sequence[Sequence[Any]], state: bytes) -> None:
         """Writes where a training has got to: a line of JSON, then the state."""
-        self._write(f"snapshots/{_file_name(name)}.pt", json.dumps(log).encode() + b"\n" + state)
+        self._write(f"snapshots/{self._file_name(name)}.pt", json.dumps(log).encode() + b"\n" + state)
 
     def save_checkpoint(self, slug: str, task: str, weights: bytes, config: str) -> None:
         """Writes the weights of one task, then the config that names it."""
@@ -189,52 +153,37 @@ class CheFolder(HeldFolder):
         self._write(f"checkpoints/{slug}/{task}.safetensors", weights)
         self._write(f"checkpoints/{slug}/config.yaml", config.encode())
 
-    def provenance(self) -> dict[str, Any] | None:
-        """The provenance of earlier starts, if there is one that can be read."""
-        try:
-            found = json_of(read_plain(self.directory / "provenance.json"))
-        except Unreadable:
-            return None
-        return found if isinstance(found, dict) else None
+    def _snapshot_of(self, name: CellName) -> Path:
+        return self.directory / "snapshots" / f"{self._file_name(name)}.pt"
 
-    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
-        """Writes where and with what the run was made."""
-        text = json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False, default=str)
-        self._write("provenance.json", f"{text}\n".encode())
+    def _failed(self, cell: CheCell) -> bool:
+        return cell.failed
 
-    def _make_room(self, overwrite: bool) -> None:
-        present = {path.name for path in self.directory.iterdir() if not path.name.endswith(PARTIAL)}
-        foreign = sorted(present - {LOCK, *_TABLES, *_FOLDERS})
-        if foreign or (present - {LOCK, "spec.yaml", *_FOLDERS[:2]} and MARKER not in present):
-            what = foreign[0] if foreign else sorted(present)[0]
-            raise OutputError(f"{self.directory} holds files that are no run of che ({what}); choose another --out")
-        if overwrite:
-            for name in _FOLDERS:
-                shutil.rmtree(self.directory / name, ignore_errors=True)
-            for name in _TABLES:
-                (self.directory / name).unlink(missing_ok=True)
-        found = read_marker(self.directory)
-        if found not in (None, self.run):
-            raise OutputError(
-                f"{self.directory} holds another run ({found}, not {self.run}); "
-                "choose another --out or discard it with --overwrite"
-            )
+    def _file_name(self, key: CellName) -> str:
+        digest = hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()[:12]
+        return f"{slug_of(key[0])[-60:]}-{key[1]}-{digest}"
 
-    def _earlier_spec(self) -> dict[str, Any]:
-        try:
-            found = yaml_of(read_plain(self.directory / "spec.yaml"))
-        except Unreadable:
-            return {}
-        return found if isinstance(found, dict) else {}
+    def _spec_to_store(self, spec_text: str) -> str:
+        joined = _joined(self._spec, _earlier_spec(self.directory))
+        return yaml.safe_dump(joined, sort_keys=False, allow_unicode=True)
 
-    def _read(self, path: Path) -> list[tuple[CellName, CheCell]]:
-        try:
-            content = json_of(read_plain(path))
-            if content["schema"] != table.SCHEMA or content["run"] != self.run:
-                return []
-            return _cell(content)
-        except (Unreadable, *UNFIT):
-            return []
+    def _decoded(self, content: Mapping[str, Any]) -> tuple[CellName, CheCell]:
+        # A cell's key was called `cell` at first.
+        model, task = content["key"] if "key" in content else content["cell"]
+        rows = [CheRow(*row) for row in content["rows"]]
+        # A cell that is kept must be one whose tables can be read back.
+        require_kinds(table.CHE, rows)
+        if not rows or {(row.model, row.task) for row in rows} != {(model, task)}:
+            raise ValueError("a cell has rows, all of its model and task")
+        log, strings = ([list(each) for each in content[name]] for name in ("log", "strings"))
+        counts = [StringCounts(*each) for each in strings]
+        for each in counts:
+            pairs = list(enumerate(zip(each.n_correct, each.n_tokens, strict=True)))
+            require_kinds(_COUNTS, [(each.length, each.test_set, place, *pair) for place, pair in pairs])
+        chosen = content["chosen"]
+        if chosen is not None:
+            TrainedTask.model_validate(chosen)
+        return (model, task), CheCell(rows, log, chosen, counts)
 
 
 def slug_of(name: str) -> str:
@@ -242,27 +191,12 @@ def slug_of(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
-def _cell(content: Mapping[str, Any]) -> list[tuple[CellName, CheCell]]:
-    model, task = content["cell"]
-    rows = [CheRow(*row) for row in content["rows"]]
-    # A cell that is kept must be one whose tables can be read back.
-    require_kinds(table.CHE, rows)
-    if not rows or {(row.model, row.task) for row in rows} != {(model, task)}:
-        raise ValueError("a cell has rows, all of its model and task")
-    log, strings = ([list(each) for each in content[name]] for name in ("log", "strings"))
-    counts = [StringCounts(*each) for each in strings]
-    for each in counts:
-        pairs = list(enumerate(zip(each.n_correct, each.n_tokens, strict=True)))
-        require_kinds(_COUNTS, [(each.length, each.test_set, place, *pair) for place, pair in pairs])
-    chosen = content["chosen"]
-    if chosen is not None:
-        TrainedTask.model_validate(chosen)
-    return [((model, task), CheCell(rows, log, chosen, counts))]
-
-
-def _file_name(name: CellName) -> str:
-    digest = hashlib.sha256(json.dumps(list(name)).encode()).hexdigest()[:12]
-    return f"{slug_of(name[0])[-60:]}-{name[1]}-{digest}"
+def _earlier_spec(directory: Path) -> dict[str, Any]:
+    try:
+        found = yaml_of(read_plain(directory / SPEC))
+    except Unreadable:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _joined(spec: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,11 +207,3 @@ def _joined(spec: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(before, list) and isinstance(now, list):
             joined[key] = [*before, *(each for each in now if each not in before)]
     return joined
-
-
-def _csv(columns: Sequence[str], records: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(records)
-    return text.getvalue().encode("utf-8")

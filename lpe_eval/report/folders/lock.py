@@ -4,53 +4,10 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
-from typing import TypeVar
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.folders.atomic import write_atomically
 
 LOCK = ".lock"
-Held = TypeVar("Held", bound="HeldFolder")
-
-
-class HeldFolder:
-    """A folder that this process alone writes to, until `close` or the end of `with`.
-
-    Args:
-        directory: made if it is not there.
-
-    Raises:
-        OutputError: it cannot be written, or another process writes to it.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
-        self._lock: int | None = hold(directory)
-
-    def close(self) -> None:
-        """Lets another process write to the folder."""
-        if self._lock is not None:
-            release(self._lock, self.directory)
-            self._lock = None
-
-    def __enter__(self: Held) -> Held:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _write(self, name: str, content: bytes) -> None:
-        """Writes a file, whole or not at all."""
-        try:
-            write_atomically(self.directory / name, content)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.directory / name}: {error.strerror}; what was written before is kept"
-            ) from error
 
 
 def hold(directory: Path) -> int:

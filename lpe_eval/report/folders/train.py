@@ -1,78 +1,44 @@
-"""The folder of a training run: its spec, its log, and what is needed to go on after a kill.
+"""The folder of a training.
 
-    spec.yaml            what was asked, fully resolved
     training.csv         the log: one row for every few steps, with the validation loss where there is one
-    provenance.json      machine, libraries, text, wall time
     training_state.pt    weights and optimiser of the last snapshot; removed when training ends
-    .lock                held by the process that writes; removed with it
+    config.yaml  model.safetensors    the checkpoint, which the caller puts there
 
-Beside them the caller puts the checkpoint itself. Provenance is written last but one, so a folder with it and
-without a snapshot is of a training that has ended.
+A training has ended when its checkpoint, its log and a provenance that tells what it saw are there, and no snapshot.
 """
 
 import csv
-import io
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.folders.lock import HeldFolder
+from lpe_eval.records import LogRow
+from lpe_eval.report.folders.folder import SPEC, Layout, RunFolder
+from lpe_eval.report.folders.provenance import earlier_provenance
+from lpe_eval.report.frames import plain_csv
 
 _CHECKPOINT = ("config.yaml", "model.safetensors")
-_FILES = ("training_state.pt", "provenance.json", "training.csv", *_CHECKPOINT, "spec.yaml")
-"""In the order of removal: while the spec is there, the folder is known as a training's."""
+_STATE = "training_state.pt"
+LAYOUT = Layout(files=(_STATE, "training.csv", *_CHECKPOINT), unmarked=True)
 
 
-class LogRow(NamedTuple):
-    """A few training steps: means over them, and the validation loss after the last."""
-
-    step: int
-    train_nll_nats: float
-    gradient_norm: float
-    learning_rate: float
-    valid_nll_nats: float | None
-    seconds: float
-
-
-class TrainingFolder(HeldFolder):
-    """One folder, held by this process until `close` or the end of `with`; writes are whole or not at all.
+class TrainingFolder(RunFolder):
+    """One folder, held by this process until `close` or the end of `with`.
 
     Args:
         directory: made if it is not there.
+        run: id of the run.
         spec_text: the resolved spec.
-        overwrite: start anew over another run's files.
+        overwrite: start anew over the training that the folder holds.
 
     Raises:
-        OutputError: the folder holds the training of another spec or a checkpoint from elsewhere, cannot be
-            written, or another process writes to it.
+        OutputError: as `RunFolder`; a checkpoint that was not trained there is a file that is no run.
     """
 
-    def __init__(self, directory: Path, spec_text: str, overwrite: bool = False) -> None:
-        super().__init__(directory)
-        spec = directory / "spec.yaml"
-        try:
-            if overwrite:
-                for name in _FILES:
-                    (directory / name).unlink(missing_ok=True)
-            elif spec.exists() and spec.read_bytes() != spec_text.encode():
-                raise OutputError(
-                    f"{directory} holds the training of another spec; choose another --out or add --overwrite"
-                )
-            elif not spec.exists() and (held := [name for name in _CHECKPOINT if (directory / name).exists()]):
-                raise OutputError(
-                    f"{directory} holds a checkpoint that was not trained there ({held[0]}), which would be lost; "
-                    "choose another --out or add --overwrite"
-                )
-            self._write("spec.yaml", spec_text.encode())
-        except OSError as error:
-            self.close()
-            raise OutputError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, directory: Path, run: str, spec_text: str, overwrite: bool = False) -> None:
+        super().__init__(directory, LAYOUT, "train", run, spec_text, overwrite)
 
     @property
     def ended(self) -> bool:
@@ -86,25 +52,21 @@ class TrainingFolder(HeldFolder):
             OutputError: it cannot be read.
         """
         try:
-            return (self.directory / "training_state.pt").read_bytes()
+            return (self.directory / _STATE).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            path = self.directory / "training_state.pt"
+            path = self.directory / _STATE
             raise OutputError(f"cannot read {path}: {error.strerror}; delete it to start anew") from error
 
     def save(self, rows: Sequence[LogRow], state: bytes) -> None:
         """Writes the log and a snapshot that continues it."""
         self.write_log(rows)
-        self._write("training_state.pt", state)
+        self._write(_STATE, state)
 
     def write_log(self, rows: Sequence[LogRow]) -> None:
         """Writes the whole log."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(LogRow._fields)
-        writer.writerows(["" if value is None else value for value in row] for row in rows)
-        self._write("training.csv", text.getvalue().encode())
+        self._write("training.csv", plain_csv(LogRow._fields, rows))
 
     def read_log(self, up_to_step: int) -> list[LogRow]:
         """The rows of the log that a snapshot at that step continues.
@@ -114,11 +76,11 @@ class TrainingFolder(HeldFolder):
         """
         return [row for row in read_log(self.directory) if row.step <= up_to_step]
 
-    def finish(self, rows: Sequence[LogRow], provenance: dict[str, Any]) -> None:
-        """Writes the whole log and where it was made, and removes the snapshot."""
+    def finish(self, rows: Sequence[LogRow], provenance: Mapping[str, Any]) -> None:
+        """Writes the whole log and what the training saw, and removes the snapshot."""
         self.write_log(rows)
-        self._write("provenance.json", (json.dumps(provenance, indent=2, sort_keys=True) + "\n").encode())
-        (self.directory / "training_state.pt").unlink(missing_ok=True)
+        self.write_provenance(provenance)
+        (self.directory / _STATE).unlink(missing_ok=True)
 
 
 def read_log(directory: Path) -> list[LogRow]:
@@ -144,18 +106,16 @@ def ended_training(directory: Path, spec_text: str) -> tuple[list[LogRow], dict[
     """Log and provenance of a training that has ended; None where it has not, or is of another spec.
 
     Raises:
-        OutputError: one of them is damaged.
+        OutputError: the log is damaged.
     """
-    spec = directory / "spec.yaml"
+    spec = directory / SPEC
     if not _ended(directory) or not spec.is_file() or spec.read_bytes() != spec_text.encode():
         return None
-    path = directory / "provenance.json"
-    try:
-        return read_log(directory), json.loads(path.read_bytes())
-    except ValueError as error:
-        raise OutputError(f"{path} is damaged; delete the folder to train anew") from error
+    return read_log(directory), earlier_provenance(directory)
 
 
 def _ended(directory: Path) -> bool:
-    whole = all((directory / name).is_file() for name in (*_CHECKPOINT, "training.csv", "provenance.json"))
-    return whole and not os.path.lexists(directory / "training_state.pt")
+    whole = all((directory / name).is_file() for name in (*_CHECKPOINT, "training.csv"))
+    # A provenance is written at every start; only the end of a training knows how many tokens it saw.
+    known = "tokens_seen" in earlier_provenance(directory)
+    return whole and known and not os.path.lexists(directory / _STATE)

@@ -1,11 +1,9 @@
 """Baselines: small run folders that later runs are compared with.
 
     results/baselines/<name>/
-        rows.csv  by_document.parquet    what was measured, and the sums that pair it; of `lpe-eval che`
-                                         che.csv and by_string.parquet
+        what its kind keeps              of perplexity rows.csv and by_document.parquet (and empty cost.csv and
+                                         by_position.parquet), of `che` che.csv and by_string.parquet
         provenance.json  spec.yaml       where it was made, of what; `lpe-eval run spec.yaml` measures the same again
-        cost.csv  by_position.parquet    of text only, and empty: what a cell cost, and curves over context, belong
-                                         to the run
         run.json                         which run it is
 
 It is a run folder in every respect, so whatever reads runs reads baselines. A name is looked up below the current
@@ -15,33 +13,20 @@ Refused as a baseline: a run that was interrupted, and one with a cell that fail
 one day and not what later runs should be held to. `n/a` and `error` are answers and are kept.
 """
 
-import math
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 import lpe_eval
-from lpe_eval import table
 from lpe_eval.errors import OutputError, SpecError, UnknownName
 from lpe_eval.report.folders.atomic import PARTIAL, write_atomically
-from lpe_eval.report.folders.reading import (
-    MARKER,
-    UNFIT,
-    Run,
-    csv_bytes,
-    read_csv,
-    read_mapping,
-    read_marker,
-    read_run,
-    typed_frame,
-)
-from lpe_eval.report.gate.che_entries import che_entries
+from lpe_eval.report.folders.folder import SPEC
+from lpe_eval.report.folders.marker import MARKER, read_marker
+from lpe_eval.report.folders.provenance import NAME as PROVENANCE
+from lpe_eval.report.frames import read_bytes
 
 FOLDER = Path("results/baselines")
-_OF_TEXT = ("rows.csv", "by_document.parquet", "provenance.json", "spec.yaml")
-_OF_PROBLEMS = ("che.csv", "by_string.parquet", "provenance.json", "spec.yaml")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -66,44 +51,35 @@ def find_baseline(text: str) -> Path:
     raise UnknownName("run or baseline", text, known or {"none; make one with lpe-eval compare RUN --bless NAME"})
 
 
-def write_baseline(folder: Path, name: str, overwrite: bool) -> Path:
+def write_baseline(folder: Path, content: Mapping[str, bytes], name: str, overwrite: bool) -> Path:
     """Writes what later runs are compared with to `results/baselines/<name>`; it appears whole or not at all.
 
     Args:
-        folder: where the run is.
+        folder: where the run is, which is fit to be a baseline.
+        content: what its kind keeps beside marker, spec and provenance.
         name: letters, digits, dots, dashes and underscores.
         overwrite: replace a baseline of that name.
 
     Raises:
-        SpecError: the name is no name, is taken, or the run is not fit to be a baseline.
-        OutputError: the run cannot be read, or the baseline not written.
+        SpecError: the name is no name, is taken, or runs of this kind are never compared.
+        OutputError: the baseline cannot be written.
     """
     if not _NAME.fullmatch(name):
         raise SpecError(f"a baseline cannot be called {name!r}; use letters, digits, dots, dashes and underscores")
-    of_problems = (folder / "che.csv").exists()
-    if of_problems:
-        che_entries(folder, str(folder))
-        _refuse_unfit(folder, read_csv(folder / "che.csv", table.CHE), _problem_cells(folder), ("model", "task"))
-    else:
-        run = read_run(folder)
-        _refuse_unfit(folder, run.rows, _text_cells(folder, run), ("model", "protocol", "length", "stride"))
     target = FOLDER / name
     if target.exists() and not overwrite:
         raise SpecError(f"there is a baseline {target}; replace it with --overwrite or choose another name")
     if target.exists() and read_marker(target) is None:
         raise OutputError(f"{target} holds files that are no baseline; choose another name")
+    kept = {each: read_bytes(folder / each) for each in (PROVENANCE, SPEC, MARKER)}
     partial, old = FOLDER / f".{name}{PARTIAL}", FOLDER / f".{name}.old{PARTIAL}"
     try:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
-        for kept in _OF_PROBLEMS if of_problems else _OF_TEXT:
-            write_atomically(partial / kept, (folder / kept).read_bytes())
-        if not of_problems:
-            positions = typed_frame(table.BY_POSITION, []).to_parquet(index=False)
-            write_atomically(partial / "cost.csv", csv_bytes(table.COST, []))
-            write_atomically(partial / "by_position.parquet", positions)
-        write_atomically(partial / MARKER, (folder / MARKER).read_bytes())
+        # The marker comes last, so that a folder that was cut short is no run's.
+        for each, bytes_ in {**content, **kept}.items():
+            write_atomically(partial / each, bytes_)
         if target.exists():
             target.rename(old)
         partial.rename(target)
@@ -111,35 +87,6 @@ def write_baseline(folder: Path, name: str, overwrite: bool) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}; the run itself is untouched") from error
     return target
-
-
-def _text_cells(folder: Path, run: Run) -> int:
-    try:
-        return math.prod(len(run.spec[name]) for name in ("models", "protocols", "lengths"))
-    except UNFIT as error:
-        raise OutputError(f"{folder / 'spec.yaml'} does not say what the run measures; measure anew") from error
-
-
-def _problem_cells(folder: Path) -> int:
-    spec = read_mapping(folder / "spec.yaml")
-    try:
-        return len(spec["encodings"] or spec["models"]) * len(spec["tasks"])
-    except UNFIT as error:
-        raise OutputError(f"{folder / 'spec.yaml'} does not say what the run measures; measure anew") from error
-
-
-def _refuse_unfit(folder: Path, rows: pd.DataFrame, cells: int, key: tuple[str, ...]) -> None:
-    if not len(rows):
-        raise SpecError(f"{folder} has no rows to compare with; run it to its end first")
-    there = int(rows.groupby(list(key), dropna=False).ngroups)
-    if there < cells:
-        raise SpecError(f"{folder} has {there} of {cells} cells; run it to its end before it becomes a baseline")
-    failed = rows[rows.status == "failed"]
-    if len(failed):
-        first = failed.iloc[0]
-        raise SpecError(
-            f"{folder} cannot be a baseline: {first.model} failed at {first.length} ({first.note}); run it again"
-        )
 
 
 def _shipped() -> list[Path]:

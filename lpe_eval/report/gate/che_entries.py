@@ -16,7 +16,8 @@ from typing import Any
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
-from lpe_eval.report.folders.reading import UNFIT, read_csv, read_mapping, read_parquet
+from lpe_eval.report.folders.provenance import read_provenance
+from lpe_eval.report.frames import UNFIT, read_csv, read_parquet
 from lpe_eval.report.gate.joining import Entry
 from lpe_eval.table import BlockSum
 
@@ -33,10 +34,7 @@ def che_entries(directory: Path, source: str) -> list[Entry]:
     """
     rows = read_csv(directory / "che.csv", table.CHE)
     strings = read_parquet(directory / "by_string.parquet", table.BY_STRING)
-    provenance = read_mapping(directory / "provenance.json")
-    digests = provenance.get("models", {})
-    if not isinstance(digests, dict):
-        raise OutputError(f"{directory / 'provenance.json'} is damaged; run the same command again to write it anew")
+    digests = {name: facts.get("digest") for name, facts in read_provenance(directory).get("models", {}).items()}
     blocks: dict[tuple[str, str, int], list[BlockSum]] = {}
     chosen: dict[tuple[str, str], int] = {}
     try:

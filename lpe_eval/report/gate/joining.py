@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.folders.reading import UNFIT, Run
+from lpe_eval.report.folders.ppl import Run
+from lpe_eval.report.frames import UNFIT
 from lpe_eval.table import CHE_METRICS, BlockSum
 
 WORSE_IS: dict[str, float] = {"nll_nats": 1.0, "accuracy": -1.0}

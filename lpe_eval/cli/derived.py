@@ -1,0 +1,105 @@
+"""Commands of kinds of run that have no file here: their flags are the fields of their spec.
+
+So a kind from another package, or a new one of ours, is typed like any other as soon as it is registered.
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
+
+import typer
+from typer.core import TyperGroup
+
+from lpe_eval.registry import KINDS
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from lpe_eval.report.kind import Kind
+
+
+_DEFAULTS = {"overwrite": False, "quiet": False}
+
+
+class Commands(TyperGroup):
+    """The commands that have a file, and those of all other kinds of run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        # A study is only ever said in a file: a recipe does not fit into flags.
+        return [*own, *(name for name in KINDS.names() if name not in (*own, "study"))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in self.list_commands(ctx):
+            return _derived(KINDS.load(cmd_name))
+        return found
+
+
+def _derived(kind: type["Kind"]) -> Any:
+    """The command of a kind, as typer makes one of a function with these parameters."""
+    fields = {name: field for name, field in kind.spec.model_fields.items() if name != "kind"}
+    typed: dict[str, Any] = {name: _flag(name, field) for name, field in fields.items()}
+    typed |= {
+        "out": Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results, used exactly.")],
+        "overwrite": Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")],
+        "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")],
+        "baseline": Annotated[
+            list[str] | None, typer.Option(help="Then compare with this run or baseline, as `compare` does.")
+        ],
+    }
+    command = _callback(kind, fields)
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS.get(name), annotation=of)
+        for name, of in typed.items()
+    ]
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = typed
+    command.__doc__ = inspect.cleandoc(kind.spec.__doc__ or kind.title)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(kind.name, rich_help_panel="Measure")(command)
+    return typer.main.get_command(alone)
+
+
+def _flag(name: str, field: "FieldInfo") -> Any:
+    text = field.description or ""
+    if not field.is_required():
+        text = f"{text} Default: {field.get_default(call_default_factory=True)}.".strip()
+    # Models are typed as everywhere; several values with commas, or the flag again.
+    flags = ["--model", "-m"] if name == "models" else [f"--{name.replace('_', '-')}"]
+    return Annotated[list[str] | None, typer.Option(*flags, help=text)]
+
+
+def _callback(kind: type["Kind"], fields: "dict[str, FieldInfo]") -> Callable[..., None]:
+    def command(**typed: Any) -> None:
+        from lpe_eval.cli.running import run_spec
+        from lpe_eval.cli.sentences import sentence_for_errors
+        from lpe_eval.spec.tasks import parse_spec
+
+        with sentence_for_errors():
+            given = {name: _value(name, field, typed[name]) for name, field in fields.items() if typed[name]}
+            spec = parse_spec(given, kind.spec, kind.name)
+            run_spec(spec, typed["out"], typed["overwrite"], typed["quiet"], typed["baseline"] or ())
+
+    return command
+
+
+def _value(name: str, field: "FieldInfo", texts: list[str]) -> Any:
+    """What was typed: several values for a field that holds several, else one, read as YAML reads it."""
+    from lpe_eval.errors import SpecError
+    from lpe_eval.plain import Unreadable, yaml_of
+    from lpe_eval.spec.ppl_spec import parse_lengths
+
+    if name == "lengths":
+        return parse_lengths(",".join(texts))
+    flag = f"--{name.replace('_', '-')}"
+    try:
+        values = [yaml_of(part) for text in texts for part in text.split(",") if part.strip()]
+    except Unreadable as error:
+        raise SpecError(f"{flag} {error}") from error
+    if get_origin(field.annotation) in (tuple, list):
+        return values
+    if len(values) != 1:
+        raise SpecError(f"{flag} takes one value, not {len(values)}")
+    return values[0]

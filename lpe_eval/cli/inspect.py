@@ -1,0 +1,52 @@
+"""`lpe-eval inspect`: what a checkpoint is."""
+
+from typing import Annotated
+
+import typer
+
+from lpe_eval.cli.app import (
+    READ,
+    AsPublished,
+    Revision,
+    RopeScaling,
+    RopeTheta,
+    TokenizerName,
+    TrustRemoteCode,
+    app,
+)
+from lpe_eval.cli.sentences import sentence_for_errors
+
+
+@app.command(rich_help_panel=READ)
+def inspect(
+    checkpoint: Annotated[str, typer.Argument(help="As `ppl -m` takes it.")],
+    task: Annotated[str, typer.Option(help="The task whose windows are counted.")] = "python-stdlib",
+    tokenizer: TokenizerName = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    rope_scaling: RopeScaling = None,
+    rope_theta: RopeTheta = None,
+    as_published: AsPublished = False,
+) -> None:
+    """Say what a checkpoint is: format, shape, encoding and its parameters, tokenizer, and what `ppl` would measure."""
+    with sentence_for_errors():
+        from lpe_eval.commands.inspect import inspect_checkpoint
+        from lpe_eval.console import note, show
+        from lpe_eval.spec.ppl_spec import PerplexitySpec
+        from lpe_eval.spec.tasks import parse_spec, read_task
+
+        changes = {
+            "models": [checkpoint],
+            "tokenizer": tokenizer,
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "rope_scaling": rope_scaling,
+            "rope_theta": rope_theta,
+            "as_published": as_published,
+        }
+        spec = parse_spec(PerplexitySpec.of_task(read_task(task), changes), PerplexitySpec, "inspect")
+        found = inspect_checkpoint(checkpoint, spec)
+        for table in found.tables:
+            show(table)
+        for sentence in found.notes:
+            note(sentence)

@@ -1,0 +1,24 @@
+"""`lpe-eval plot`: figures of runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lpe_eval.cli.app import READ, app
+from lpe_eval.cli.sentences import sentence_for_errors
+
+
+@app.command(rich_help_panel=READ)
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs of one kind; several are drawn together.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the figures. Default: figures/ of the first run.")
+    ] = None,
+) -> None:
+    """Draw the figures of one or several runs again."""
+    with sentence_for_errors():
+        from lpe_eval.commands.plot import plot
+
+        for path in plot(runs, out or runs[0] / "figures"):
+            typer.echo(path)

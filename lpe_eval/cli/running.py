@@ -1,0 +1,65 @@
+"""How a spec of any kind becomes a run on the screen: run, shown, compared, and ended with the right exit code."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lpe_eval.errors import SomeCellsFailed, SpecError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from lpe_eval.commands.compare import Comparison
+
+
+def run_spec(
+    spec: "BaseModel",
+    out: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    baselines: Sequence[str] = (),
+    device: str = "auto",
+    jobs: int | None = None,
+) -> None:
+    """Runs a spec, shows its tables and compares the run with `baselines`.
+
+    Raises:
+        SomeCellsFailed: some cells have no value, by accident.
+        SpecError: something that was asked for cannot be.
+        LpeEvalError: whatever the run itself ends in.
+    """
+    from functools import partial
+
+    from lpe_eval import console
+    from lpe_eval.commands import compare
+    from lpe_eval.registry import COMMANDS
+    from lpe_eval.report.kind import open_folder
+    from lpe_eval.run import Settings
+
+    # Read before anything is measured, since a slip in a name is better told now than in an hour.
+    opened = compare.open_baselines(baselines)
+    tell = (lambda sentence: None) if quiet else console.note
+    settings = Settings(out, overwrite, partial(console.progress, quiet=quiet), tell, device, jobs)
+    outcome = COMMANDS.function(str(spec.kind), "run_spec")(spec, settings)  # pyright: ignore[reportAttributeAccessIssue]
+    found = open_folder(outcome.folder)
+    for table in found.kind.values(found) if found.kind.columns else []:
+        console.show(table)
+    for sentence in outcome.notes:
+        console.note(sentence)
+    if opened:
+        end_with(compare.compare(outcome.folder, opened, compare.Rules()))
+    if outcome.failed:
+        raise SomeCellsFailed(outcome.failed)
+    if outcome.misfit:
+        raise SpecError(outcome.misfit)
+
+
+def end_with(comparison: "Comparison") -> None:
+    """Shows a comparison, and ends in an error where the run may not pass."""
+    from lpe_eval import console
+    from lpe_eval.commands import compare as comparing
+
+    console.show(comparing.table_of(comparison))
+    for sentence in comparing.notes(comparison):
+        console.note(sentence)
+    comparing.refuse_regression(comparison)

@@ -1,0 +1,21 @@
+"""What `lpe-eval plot` draws: the figures of one run again, or of several runs of one kind together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lpe_eval.errors import SpecError
+from lpe_eval.report.kind import open_folder
+
+
+def plot(folders: Sequence[Path], out: Path) -> list[Path]:
+    """Draws into `out` and gives the files.
+
+    Raises:
+        SpecError: a folder holds no run, or the runs cannot be drawn together.
+        OutputError: a run is damaged, or a figure cannot be written.
+    """
+    found = [open_folder(folder) for folder in folders]
+    other = next((each for each in found if each.kind is not found[0].kind), None)
+    if other is not None:
+        raise SpecError(f"{folders[0]} and {other.path} hold runs of different kinds; draw each kind by itself")
+    return found[0].kind.draw(found, out)

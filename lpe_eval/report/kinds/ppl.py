@@ -1,0 +1,111 @@
+"""Perplexity of language models at several lengths."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lpe_eval import table
+from lpe_eval.report.figures.ppl import draw_perplexity
+from lpe_eval.report.folders.folder import Layout
+from lpe_eval.report.folders.ppl import LAYOUT, read_run
+from lpe_eval.report.frames import csv_bytes, read_bytes, typed_frame
+from lpe_eval.report.gate.joining import Entry, entries
+from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.numbers.tokenizers import n_tokenizers
+from lpe_eval.report.sources import Source, sources_of_methods, sources_of_protocols, sources_of_text
+from lpe_eval.report.tables.ppl import perplexity_table
+from lpe_eval.report.tables.provenance import corpus, several
+from lpe_eval.screen import Table
+from lpe_eval.spec.ppl_spec import PerplexitySpec
+
+
+class Perplexity(Kind):
+    """See the module's docstring."""
+
+    name = "ppl"
+    title = "perplexity"
+    spec = PerplexitySpec
+    columns = table.ROWS
+    worse_is = {"nll_nats": 1}
+
+    @classmethod
+    def table(cls) -> str:
+        return "rows.csv"
+
+    @classmethod
+    def layout(cls) -> Layout:
+        return LAYOUT
+
+    @classmethod
+    def baseline(cls, found: Found) -> dict[str, bytes]:
+        read_run(found.path)
+        kept = {name: read_bytes(found.path / name) for name in ("rows.csv", "by_document.parquet")}
+        # What a cell cost, and curves over context, belong to the run; a run has the files all the same.
+        positions = typed_frame(table.BY_POSITION, []).to_parquet(index=False)
+        return {**kept, "cost.csv": csv_bytes(table.COST, []), "by_position.parquet": positions}
+
+    @classmethod
+    def cells(cls, found: Found) -> tuple[Sequence[str], int]:
+        many = [len(found.spec[name]) for name in ("models", "protocols", "lengths")]
+        return ("model", "protocol", "length", "stride"), many[0] * many[1] * many[2]
+
+    @classmethod
+    def about(cls, found: Found) -> list[tuple[str, str]]:
+        spec, known = found.spec, found.provenance
+        return [
+            ("task", _task(spec, known)),
+            *corpus(known.get("corpus", {})),
+            ("protocols", ", ".join(_protocol(each) for each in spec.get("protocols", []))),
+            ("lengths", several(spec.get("lengths", []))),
+            ("text budget", f"{spec.get('max_tokens', 0):,} tokens at every length{_selected(known)}"),
+            ("windows", f"BOS {spec.get('bos')}, tail {spec.get('tail')}, {'' if spec.get('pack') else 'not '}packed"),
+        ]
+
+    @classmethod
+    def values(cls, found: Found) -> list[Table]:
+        if not found.rows:
+            return []
+        several_tokenizers = n_tokenizers([found.provenance])
+        if several_tokenizers < 2:
+            return [perplexity_table(found.rows)]
+        # A token of one model is not one of another, so losses per token have no common unit.
+        sentence = (
+            f"the models have {several_tokenizers} different tokenizers, so perplexity per token does not compare "
+            "between them; the table shows bits per byte of text, and rows.csv has both"
+        )
+        shown = perplexity_table(found.rows, "bits_per_byte")
+        return [shown._replace(below=[*shown.below, sentence])]
+
+    @classmethod
+    def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
+        return draw_perplexity([read_run(each.path) for each in folders], out)
+
+    @classmethod
+    def entries(cls, found: Found, source: str) -> list[Entry]:
+        return entries(read_run(found.path), source)
+
+    @classmethod
+    def sources(cls, found: Found) -> Iterator[Source]:
+        yield from sources_of_methods(found.spec, found.provenance, found.rows)
+        yield from sources_of_text(found.spec)
+        yield from sources_of_protocols(found.spec)
+
+
+def _task(spec: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    name = f"{spec.get('task')} v{spec.get('task_version')}" if spec.get("task_version") else str(spec.get("task"))
+    found = (known.get("task") or {}).get("fingerprint")
+    return f"{name}, fingerprint {found[:16]}" if found else name
+
+
+def _selected(known: Mapping[str, Any]) -> str:
+    texts = {facts.get("text_fingerprint"): facts for facts in (known.get("models") or {}).values()}
+    sentence = [
+        f"{len(facts.get('documents', []))} documents, fingerprint {str(fingerprint)[:16]}"
+        for fingerprint, facts in texts.items()
+    ]
+    return f"; {'; '.join(sentence)}" if sentence else ""
+
+
+def _protocol(each: Mapping[str, Any]) -> str:
+    numbers = [f"{name} {each[name]}" for name in ("stride", "last_k") if each.get(name) is not None]
+    return f"{each.get('name')}{' (' + ', '.join(numbers) + ')' if numbers else ''}"

@@ -1,0 +1,58 @@
+"""A training of a small language model."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lpe_eval.errors import OutputError, SpecError
+from lpe_eval.plain import Unreadable, read_plain
+from lpe_eval.report.folders.folder import Layout
+from lpe_eval.report.folders.train import LAYOUT
+from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.tables.provenance import corpus, text
+from lpe_eval.report.tables.train import losses
+from lpe_eval.screen import Table
+from lpe_eval.spec.train_spec import TrainSpec
+
+
+class Training(Kind):
+    """See the module's docstring."""
+
+    name = "train"
+    title = "a training"
+    spec = TrainSpec
+    columns = ()
+
+    @classmethod
+    def layout(cls) -> Layout:
+        return LAYOUT
+
+    @classmethod
+    def about(cls, found: Found) -> list[tuple[str, str]]:
+        spec, known = found.spec, found.provenance
+        model, described = spec.get("model", {}), known.get("corpus", {})
+        shape = f"{model.get('layers')} layers, width {model.get('width')}, {model.get('heads')} heads"
+        return [
+            ("model", f"{spec.get('name')}: {shape}, windows of {model.get('train_length')}"),
+            ("encoding", json.dumps(model.get("encoding"))),
+            ("steps", f"{spec.get('steps')} of {spec.get('batch_tokens')} tokens, rate {spec.get('learning_rate')}"),
+            *corpus(described.get("describe", {}), str(spec.get("corpus", {}).get("name"))),
+            *((f"{split} text", text(described.get(split))) for split in ("train", "valid")),
+            ("checkpoint", text(known.get("checkpoint_digest"))),
+            ("state", "finished" if "tokens_seen" in known else "not finished"),
+        ]
+
+    @classmethod
+    def values(cls, found: Found) -> list[Table]:
+        path = found.path / "training.csv"
+        try:
+            lines = list(csv.DictReader(io.StringIO(read_plain(path)))) if path.exists() else []
+        except (Unreadable, csv.Error) as error:
+            raise OutputError(f"{path} {error}") from error
+        return [losses(lines)]
+
+    @classmethod
+    def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
+        raise SpecError(f"{folders[0].path} holds a training, of which there is no figure; measure its checkpoint")

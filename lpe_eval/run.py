@@ -1,0 +1,158 @@
+"""What all kinds of run share: how one is asked for, what it leaves behind, and the loop over cells of items.
+
+`commands/<kind>.py` has a function `run_spec(spec, settings)` that gives an `Outcome`. A kind whose cells are a model
+at a length and whose values are made of items hands its cells to `run_cells`, and inherits a folder that survives
+kills, resuming, provenance, tables, figures, comparison and baselines.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+import lpe_eval
+from lpe_eval.errors import LengthError, one_sentence
+from lpe_eval.measure.device import pick_device
+from lpe_eval.measure.progress import Advance, Progress, Tell
+from lpe_eval.measure.provenance import Account, run_facts
+from lpe_eval.records import ItemCell, ItemKey
+from lpe_eval.registry import KINDS
+from lpe_eval.report.folders.items import ItemFolder
+from lpe_eval.report.kind import open_folder
+from lpe_eval.spec.fingerprint import run_id, spec_text
+from lpe_eval.table import SCHEMA, Facts
+
+
+class Settings(NamedTuple):
+    """How a spec is run.
+
+    Attributes:
+        out: folder of the results, used exactly; None is one below `results/runs`, named by the run's id.
+        overwrite: discard another run that the folder holds.
+        progress: opens a progress bar.
+        tell: takes a sentence that the user should read.
+        device: of a training or a study, whose specs do not name one: where it is trained decides no number.
+        jobs: of a study: trainings at once.
+    """
+
+    out: Path | None
+    overwrite: bool
+    progress: Progress
+    tell: Tell
+    device: str = "auto"
+    jobs: int | None = None
+
+    def folder(self, name: str) -> Path:
+        """Where the results go."""
+        return self.out or Path("results/runs") / name
+
+
+class Outcome(NamedTuple):
+    """What a run leaves behind.
+
+    Attributes:
+        folder: where it is.
+        notes: where to look, and what to do next.
+        failed: a sentence where some cells have no value by accident; "" where none.
+        misfit: a sentence where something that was asked for cannot be; "" where nothing.
+    """
+
+    folder: Path
+    notes: Sequence[str] = ()
+    failed: str = ""
+    misfit: str = ""
+
+
+class Planned(NamedTuple):
+    """A model of a run of items, before it is opened.
+
+    Attributes:
+        name: as tables show it.
+        facts: of it, for the provenance: digest, tokenizer and the like.
+        work: how much there is to do at each length, in the unit of the progress bar.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+    work: Mapping[int, int]
+
+
+Measure = Callable[[str, Sequence[int], Advance], Iterator[ItemCell]]
+"""measure(model, lengths, advance): opens a model and yields each of its cells when it is finished."""
+
+
+def run_cells(
+    spec: BaseModel,
+    settings: Settings,
+    models: Sequence[Planned],
+    common: Facts,
+    measure: Measure,
+    decides: Mapping[str, Any],
+) -> Outcome:
+    """Measures every model at every length into a folder of items, and goes on where an earlier start stopped.
+
+    Whatever a model raises costs the cells of that model that are not finished, with one sentence; the others go on.
+
+    Args:
+        spec: the resolved spec; its `kind` names the record.
+        settings: how it is run.
+        models: what is measured.
+        common: what every row repeats; encoding and train length are told by the cells.
+        measure: yields the cells of one model.
+        decides: beside the spec and the models' facts, what makes two runs the same.
+    """
+    kind = KINDS.load(str(spec.kind))  # pyright: ignore[reportAttributeAccessIssue]
+    decided = {"spec": spec.model_dump(mode="json"), "models": [[each.name, each.facts] for each in models]}
+    run = run_id({**decided, **decides, "schema": SCHEMA, "version": lpe_eval.__version__})
+    order = [ItemKey(each.name, length) for each in models for length in each.work]
+    with ItemFolder(
+        settings.folder(f"{kind.name}-{run}"), kind.name, run, spec_text(spec), settings.overwrite
+    ) as folder:
+        account = Account(pick_device(common.device), folder.earlier_provenance())
+        facts = run_facts(
+            kind.name, run, models={each.name: dict(each.facts) for each in models},
+            seeds={"seed": common.seed}, dtype=common.dtype,
+        )  # fmt: skip
+        done = folder.finished()
+        if done & set(order):
+            sentence = f"{len(done & set(order))} of {len(order)} cells; they are not measured again"
+            settings.tell(f"{folder.directory} already holds {sentence}")
+        folder.write_provenance(account.provenance(facts, cells=0))
+        folder.collect(order)
+        left = {each.name: [at for at in each.work if ItemKey(each.name, at) not in done] for each in models}
+        total = sum(each.work[length] for each in models for length in left[each.name])
+        measured = 0
+        with settings.progress(total, "tokens") as advance:
+            for each in models:
+                for cell in _cells(each, left[each.name], common, measure, kind.worse_is, advance):
+                    folder.save(cell)
+                    folder.collect(order)
+                    measured += 1
+                    folder.write_provenance(account.provenance(facts, cells=measured))
+        found = open_folder(folder.directory)
+        kind.draw([found], folder.directory / "figures")
+        failed = sum(row["status"] in ("failed", "error") for row in found.rows)
+    sentence = f"{failed} of the values are missing; their notes stand below the table" if failed else ""
+    return Outcome(folder.directory, [f"rows: {folder.directory / kind.table()}"], sentence)
+
+
+def _cells(
+    model: Planned,
+    lengths: Sequence[int],
+    common: Facts,
+    measure: Measure,
+    metrics: Mapping[str, int],
+    advance: Advance,
+) -> Iterator[ItemCell]:
+    left = list(lengths)
+    try:
+        for cell in measure(model.name, lengths, advance) if lengths else ():
+            left.remove(cell.key.length)
+            yield cell
+    except Exception as error:
+        status = "n/a" if isinstance(error, LengthError) else "failed"
+        for length in left:
+            key = ItemKey(model.name, length)
+            yield ItemCell(key, common, dict.fromkeys(metrics, ()), status=status, note=one_sentence(error))
+        advance(sum(model.work[length] for length in left))

@@ -1,0 +1,107 @@
+"""What a table for the screen is, and how numbers are written in it. `console.py` renders it; nothing else rounds."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """The head of a column.
+
+    Attributes:
+        text: its name.
+        group: columns of one group stand together where a table is too wide for one piece; above its name.
+        number: numbers stand at the right.
+    """
+
+    text: str
+    group: str = ""
+    number: bool = False
+
+
+class Cell(NamedTuple):
+    """One value as it is written."""
+
+    text: str
+    best: bool = False
+    """Shown bold."""
+
+
+class Table(NamedTuple):
+    """A table for the screen, with the sentences that stand below it.
+
+    Attributes:
+        title: stands above; may be empty.
+        columns: heads.
+        rows: as many cells each as there are columns; plain text is a cell too.
+        kept: so many columns at the left stand in every piece of a table that is too wide for the terminal. With 0 a
+            table stays in one piece and long cells are folded.
+        described: so many columns after those stand in the first piece alone.
+        below: sentences, a line each.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell | str]]
+    kept: int = 0
+    described: int = 0
+    below: Sequence[str] = ()
+
+
+def listing(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A plain table of text; what is missing is written `-`."""
+    return Table(title, [Column(name) for name in columns], [[written(cell) for cell in row] for row in rows])
+
+
+def written(value: object) -> str:
+    """A value as text; None, NaN and pandas' NA are `-`."""
+    return "-" if missing(value) else str(value)
+
+
+def missing(value: object) -> bool:
+    """Whether there is no value."""
+    # pandas' NA has no truth value and pandas is not imported here, so its name is asked.
+    return value is None or str(value) in ("nan", "<NA>")
+
+
+def number(value: float | int | None, digits: int = 4) -> str:
+    """A number with so many significant digits: 5.123, 30046, 1.2e9, inf, - where there is none.
+
+    Digits before the point are never rounded away below a million.
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size >= 6 or size < -4:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:.{max(digits - 1 - size, 0)}f}"
+
+
+def with_error(value: float | int | None, stderr: float | int | None) -> str:
+    """A value and its standard error, both to the second digit of the error: 5.123 ± 0.021."""
+    if stderr is None or not math.isfinite(stderr) or stderr <= 0 or value is None or not math.isfinite(value):
+        return number(value)
+    if abs(value) >= 1e6 or abs(stderr) >= 1e6:
+        return f"{number(value)} ± {number(stderr)}"
+    places = min(max(1 - math.floor(math.log10(stderr)), 0), 4)
+    return f"{value:.{places}f} ± {stderr:.{places}f}"
+
+
+def short_count(count: float | int) -> str:
+    """How many, to three digits: 950, 12.3k, 1.2M, 3.4G."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.3g}{letter}"
+    return f"{count:.0f}"
+
+
+def clock(seconds: float | int) -> str:
+    """A duration: 0:07, 3:20, 1:02:05."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,126 @@
+"""Every attention path equals the dense oracle, for every encoding, values and gradients."""
+
+import pytest
+import torch
+
+from lpe_eval.errors import SpecError, UnknownName
+from lpe_eval.model import attention
+from lpe_eval.model.attention import choose, visible_keys
+from lpe_eval.model.attentions import toeplitz
+from lpe_eval.model.attentions.dense import Dense
+from lpe_eval.model.attentions.toeplitz import Toeplitz
+from lpe_eval.model.fast import counted_gates, pieces
+from lpe_eval.registry import ATTENTIONS
+from tests.support.attending import CPU, attended, built, every_encoding, scored
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch):
+    """Blocks of a few rows, so that a short text has many of them and a ragged last one."""
+    monkeypatch.setattr(attention, "_BLOCK_LOGITS", 1)
+    monkeypatch.setattr(attention, "_FEWEST_ROWS", 5)
+    monkeypatch.setattr(pieces, "_HIDDEN_NUMBERS", 32 * 35 * 2)
+    monkeypatch.setattr(counted_gates, "_KEYS_AT_ONCE", 7)
+    monkeypatch.setattr(toeplitz, "_ROWS", 5)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("text", every_encoding())
+@pytest.mark.parametrize("name", [each for each in ATTENTIONS.names() if each != "dense"])
+def test_a_path_equals_the_oracle(name: str, text: str, causal: bool, small_blocks):
+    path, encoding = ATTENTIONS.load(name), built(text, causal)
+    if not path.serves(encoding, CPU):
+        with pytest.raises(SpecError, match="cannot compute"):
+            choose(name, encoding, CPU)
+        return
+    for rows, length in ((33, 33), (7, 33), (20, 33), (1, 1)):
+        context, gradients = attended(path, encoding, rows, length, causal)
+        expected, wanted = attended(Dense, encoding, rows, length, causal)
+        torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
+        for gradient, other in zip(gradients, wanted, strict=True):
+            if other is None or gradient is None:
+                assert gradient is None or not gradient.any()
+                assert other is None or not other.any()
+            else:
+                scale = max(1.0, other.abs().max().item())
+                torch.testing.assert_close(gradient / scale, other / scale, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("text", every_encoding())
+@pytest.mark.parametrize("name", [each for each in ATTENTIONS.names() if each != "dense"])
+def test_a_path_without_gradients_equals_the_oracle_with_them(name: str, text: str, causal: bool, small_blocks):
+    path, encoding = ATTENTIONS.load(name), built(text, causal, train_length=33 if text == "learned" else 16)
+    if path.serves(encoding, CPU):
+        for rows, length in ((33, 33), (7, 33), (20, 33), (1, 1), (2, 2)):
+            expected = scored(Dense, encoding, rows, length, causal, gradients=True)
+            torch.testing.assert_close(scored(path, encoding, rows, length, causal), expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("text", ["alibi", "kerple_log", "mep", "fire", "dape(kerple_log)", "dape_v2(fire)", "t5"])
+def test_a_long_text_of_full_blocks_equals_the_oracle(text: str, causal: bool):
+    encoding = built(text, causal, train_length=256)
+    path, length = choose("auto", encoding, CPU)[1], 1111
+    for rows in (length, 300):
+        expected = scored(Dense, encoding, rows, length, causal, gradients=True)
+        torch.testing.assert_close(scored(path, encoding, rows, length, causal), expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+def test_positions_with_gaps_have_no_table_and_are_served_all_the_same(causal: bool):
+    encoding, at = built("kerple_log", causal), torch.arange(21) ** 2
+    q, k, v = (torch.randn(2, 3, 21, 8, generator=torch.Generator().manual_seed(each)) for each in range(3))
+    context, expected = (path.attend(q[:, :, 4:], k, v, encoding, at, causal) for path in (Toeplitz, Dense))
+    torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_bias_of_rows_that_run_backwards_is_a_view_of_one_row_of_numbers():
+    encoding, at = built("alibi", True), torch.arange(12)
+    backwards, forwards = encoding.bias(at[4:9].flip(0), at), encoding.bias(at[4:9], at)
+    assert backwards is not None
+    assert forwards is not None
+    assert torch.equal(backwards.flip(1), forwards)
+    assert backwards.stride()[1:] == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["alibi", "rope", "dape(kerple_log)", "cope"])
+def test_bfloat16_stays_near_float32(text: str):
+    encoding = built(text, causal=True)
+    for name in ATTENTIONS.names():
+        path = ATTENTIONS.load(name)
+        if path.serves(encoding, CPU):
+            low, _ = attended(path, encoding, 33, 33, True, torch.bfloat16)
+            high, _ = attended(Dense, encoding, 33, 33, True)
+            assert low.dtype == torch.bfloat16
+            torch.testing.assert_close(low.float(), high, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "path"),
+    [
+        ("rope", "auto", "sdpa"),
+        ("dape(rope)", "auto", "blocked"),
+        ("alibi", "auto", "toeplitz"),
+        ("fire", "auto", "blocked"),
+        ("rope", "dense", "dense"),
+    ],
+)
+def test_the_path_is_chosen_by_what_the_encoding_does(text: str, wanted: str, path: str):
+    assert choose(wanted, built(text, True), CPU)[0] == path
+
+
+def test_a_path_that_cannot_compute_alibi_on_a_device_is_refused():
+    with pytest.raises(SpecError, match="cannot compute alibi on cuda"):
+        choose("toeplitz", built("alibi", True), torch.device("cuda"))
+
+
+def test_an_unknown_path_is_refused_with_the_nearest_name():
+    with pytest.raises(UnknownName, match="did you mean blocked"):
+        choose("bloked", built("rope", True), CPU)
+
+
+def test_the_causal_mask_shows_each_row_its_past_and_itself():
+    mask = visible_keys(slice(2, 4), 4, 5, True, CPU)
+    assert mask.tolist() == [[True, True, True, False], [True, True, True, True]]
+    assert visible_keys(slice(2, 4), 5, 5, False, CPU).all()

@@ -1,0 +1,52 @@
+"""One attention layer of any encoding: its spellings, the encoding itself, and what a path makes of random texts."""
+
+import torch
+
+from lpe_eval.model.build import build_encodings, initialise
+from lpe_eval.model.encoding import Encoding, EncodingWrapper, Geometry
+from lpe_eval.registry import ENCODINGS
+from lpe_eval.spec.encoding_spec import EncodingSpec
+
+CPU = torch.device("cpu")
+
+
+def every_encoding() -> list[str]:
+    names = []
+    for name in ENCODINGS.names():
+        wraps = issubclass(ENCODINGS.load(name), EncodingWrapper)
+        names += [f"{name}({inner})" for inner in ("alibi", "none", "rope", "kerple_log")] if wraps else [name]
+    return names
+
+
+def built(text: str, causal: bool, heads: int = 3, train_length: int = 64) -> Encoding:
+    geometry = Geometry(heads, 8, heads * 8, train_length, causal)
+    encodings = build_encodings(EncodingSpec.parse(text), geometry, 1)
+    generator = torch.Generator().manual_seed(3)
+    initialise(encodings, generator)
+    for parameter in encodings[0].parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, generator=generator)
+    return encodings[0]
+
+
+def attended(path, encoding: Encoding, rows: int, length: int, causal: bool, dtype=torch.float32, seed: int = 0):
+    draw = torch.Generator().manual_seed(seed)
+    at = encoding.positions(length, CPU, torch.Generator().manual_seed(5))
+    heads = encoding.geometry.heads
+    q, k, v = (torch.randn(2, heads, length, 8, generator=draw).to(dtype).requires_grad_() for _ in range(3))
+    turned_q, turned_k = (each.to(dtype) for each in encoding.rotate(q, k, at))
+    context = path.attend(turned_q[:, :, length - rows :], turned_k, v, encoding, at, causal)
+    learned = [each for each in encoding.parameters() if each.requires_grad]
+    weights = torch.randn(context.shape, generator=draw)
+    gradients = torch.autograd.grad((context.float() * weights).sum(), [q, k, v, *learned], allow_unused=True)
+    return context, gradients
+
+
+def scored(path, encoding: Encoding, rows: int, length: int, causal: bool, gradients: bool = False):
+    """The context alone: as evaluation has it, or by the forms that serve gradients."""
+    draw, heads = torch.Generator().manual_seed(1), encoding.geometry.heads
+    with torch.set_grad_enabled(gradients):
+        at = encoding.positions(length, CPU, torch.Generator().manual_seed(5))
+        q, k, v = (torch.randn(2, heads, length, 8, generator=draw) for _ in range(3))
+        q, k = encoding.rotate(q, k, at)
+        return path.attend(q[:, :, length - rows :], k, v, encoding, at, causal).detach()

@@ -1,0 +1,56 @@
+"""Lack of memory is recognised whoever ran out of it, and nothing else is taken for it."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from lpe_eval.errors import CheckpointError
+from lpe_eval.out_of_memory import out_of_memory
+
+LARGEST = 1 << 55
+"""Numbers that no machine holds."""
+
+
+def raised(make) -> BaseException:
+    with pytest.raises((RuntimeError, MemoryError)) as found:
+        make()
+    return found.value
+
+
+def test_what_libraries_raise_when_memory_runs_out_is_recognised():
+    assert out_of_memory(raised(lambda: torch.empty(LARGEST)))
+    assert out_of_memory(raised(lambda: np.empty(LARGEST)))
+    assert out_of_memory(raised(lambda: bytearray(LARGEST)))
+    assert out_of_memory(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+        "to allocate 4398046511104 bytes.",
+        "[enforce fail] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: out of memory",
+        "CUDA out of memory. Tried to allocate 20.00 MiB",
+    ],
+)
+def test_what_is_only_told_in_words_is_recognised(told: str):
+    assert out_of_memory(RuntimeError(told))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
+        ValueError("memory must be positive"),
+        CheckpointError("model.safetensors is damaged"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    ],
+)
+def test_other_errors_are_not_taken_for_it(error: BaseException):
+    assert not out_of_memory(error)
