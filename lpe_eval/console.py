@@ -1,5 +1,9 @@
 """What a person sees: tables on stdout, progress and messages on stderr. The only file that imports rich.
 
+Names and texts come from anywhere, so all that is printed here passes `screen.visible`: a terminal obeys nothing in
+them, and rich reads no markup in them. What cannot be said on stderr is dropped, because a run is worth more than its
+notes; what cannot be written to stdout is an `OutputError`.
+
 Rich is imported inside the functions, because importing it costs more than all of `lpe-eval --help` may.
 """
 
@@ -8,11 +12,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from lpe_eval.errors import OutputError
-from lpe_eval.screen import Cell, Column, Table, clock, short_count
+from lpe_eval.screen import Cell, Column, Table, clock, short_count, visible, visible_lines
 
 if TYPE_CHECKING:
     import rich.console
@@ -41,6 +45,23 @@ def show(table: Table) -> None:
         _printed(console, _rendered(console, table, piece))
     for line in table.below:
         _plain(console, line)
+
+
+def lines(text: str, as_it_is: bool = False) -> None:
+    """Lines on stdout, and nothing but them: for other programs as much as for people.
+
+    Args:
+        text: ends with a line end, or gets one.
+        as_it_is: where stdout is no terminal, the text is written unchanged.
+    """
+    if sys.stdout is None:
+        return
+    _forgiving(sys.stdout)
+    unchanged = as_it_is and not sys.stdout.isatty()
+    shown = text if unchanged else visible_lines(text)
+    with _told(sys.stdout.fileno):
+        sys.stdout.write(shown if unchanged or shown.endswith("\n") else f"{shown}\n")
+        sys.stdout.flush()
 
 
 @contextmanager
@@ -79,6 +100,7 @@ def _bar(total: int, unit: str) -> Iterator[Callable[..., None]]:
         def advance(done: int, description: str | None = None) -> None:
             nonlocal finished
             finished += done
+            description = None if description is None else visible(description)
             speed = finished / max(time.monotonic() - start, 1e-9)
             bar.update(task, advance=done, description=description, speed=f"{short_count(speed)} {unit}/s")
 
@@ -99,7 +121,8 @@ def _lines(total: int, unit: str) -> Callable[..., None]:
         what = f"{description}: " if description else ""
         amount = f"{short_count(finished)} of {short_count(total)} {unit}"
         times = f"{clock(elapsed)} elapsed, {clock(left)} left, {short_count(finished / elapsed)} {unit}/s"
-        _plain(_stderr(), f"{what}{tenth * 10} % ({amount}, {times})")
+        with suppress(OutputError, BrokenPipeError):
+            _plain(_stderr(), f"{what}{tenth * 10} % ({amount}, {times})")
 
     return advance
 
@@ -134,12 +157,12 @@ def _rendered(console: "rich.console.Console", table: Table, piece: Sequence[int
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    title = _shown(console, table.title) if table.title else None
+    title = Text(_shown(console, table.title)) if table.title else None
     found = RichTable(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD, pad_edge=False)
     for place in piece:
         column: Column = table.columns[place]
-        name = f"{column.group}\n{column.text}" if column.group else column.text
-        head = Text(_shown(console, name), justify="right" if column.number else None)
+        name = [_shown(console, each) for each in (column.group, column.text) if each]
+        head = Text("\n".join(name), justify="right" if column.number else None)
         # Names and numbers that stand in several pieces are never broken.
         whole = column.number or (table.kept > 0 and place < table.kept + 1)
         found.add_column(head, justify="right" if column.number else "left", no_wrap=whole, overflow="fold")
@@ -150,43 +173,64 @@ def _rendered(console: "rich.console.Console", table: Table, piece: Sequence[int
 
 
 def _shown(console: "rich.console.Console", text: str) -> str:
-    """What a terminal that lacks it cannot show, in characters that it has."""
+    """Printable, and what a terminal that lacks it cannot show in characters that it has."""
+    text = visible(text)
     return text if console.encoding.lower().startswith("utf") else text.replace("±", "+-")
 
 
 def _say(label: str, style: str, message: str) -> None:
     from rich.text import Text
 
-    _printed(_stderr(), Text.assemble((label, style), " ", message), soft_wrap=True, highlight=False)
+    if sys.stderr is None:
+        return
+    with suppress(OutputError, BrokenPipeError):
+        _printed(_stderr(), Text.assemble((label, style), " ", visible(message)), soft_wrap=True, highlight=False)
 
 
 def _plain(console: "rich.console.Console", line: str) -> None:
-    _printed(console, _shown(console, line), markup=False, highlight=False, soft_wrap=True)
+    _printed(console, _shown(console, line), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _printed(console: "rich.console.Console", what: object, **how: Any) -> None:
-    try:
+    with _told(console.file.fileno):
         console.print(what, **how)
+
+
+@contextmanager
+def _told(fileno: Callable[[], int]) -> Iterator[None]:
+    """One sentence for a stream that takes no more."""
+    try:
+        yield
     except OSError as error:
         # What is left in the stream would fail once more when Python ends.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, console.file.fileno())
+        os.dup2(nowhere, fileno())
         os.close(nowhere)
+        if isinstance(error, BrokenPipeError):
+            # Whoever reads has enough; cli/ ends without a word.
+            raise
         raise OutputError(f"cannot write to the terminal or to where it is sent: {error.strerror}") from error
 
 
 def _stdout() -> "rich.console.Console":
-    from rich.console import Console
-
-    _forgiving(sys.stdout)
-    return Console()
+    return _console(sys.stdout, stderr=False)
 
 
 def _stderr() -> "rich.console.Console":
+    return _console(sys.stderr, stderr=True)
+
+
+def _console(stream: object, stderr: bool) -> "rich.console.Console":
     from rich.console import Console
 
-    _forgiving(sys.stderr)
-    return Console(stderr=True)
+    class Told(Console):
+        """Lets a broken pipe be told; rich would close stdout, whichever stream it was, and exit."""
+
+        def on_broken_pipe(self) -> None:
+            raise
+
+    _forgiving(stream)
+    return Told(stderr=stderr)
 
 
 def _forgiving(stream: object) -> None:

@@ -11,7 +11,8 @@
     |-- DivergedError            exit 1   training produced a loss that is not finite
     |-- CausalLeakError          exit 1   a "causal" model lets the future in
     |-- RegressionFound          exit 3   a run is worse than its baseline
-    `-- SomeCellsFailed          exit 4   the run ended, but some cells have no value
+    |-- SomeCellsFailed          exit 4   the run ended, but some cells have no value
+    `-- InconclusiveComparison   exit 5   a run may be worse than its baseline, and nothing shows that it is not
 
 Each message says what is wrong, where, and what to do about it. `cli/` prints the message
 and exits with `exit_code`; no other file exits. Interruption (Ctrl-C) ends with 130.
@@ -94,6 +95,12 @@ class SomeCellsFailed(LpeEvalError):
     """The run ended, but some cells have no value."""
 
     exit_code = 4
+
+
+class InconclusiveComparison(LpeEvalError):
+    """A run may be worse than its baseline: there is too little text, or there are too few trainings, to tell."""
+
+    exit_code = 5
 
 
 def one_sentence(error: BaseException) -> str:

@@ -83,7 +83,10 @@ def yaml_of(text: str, keys_once: bool = True) -> Any:
             depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
             if depth > _DEEPEST:
                 raise Unreadable(f"is nested more than {_DEEPEST} levels deep; nothing that is asked for needs that")
-        return yaml.load(text, _KeysOnce if keys_once else yaml.SafeLoader)
+        found = yaml.load(text, _KeysOnce if keys_once else yaml.SafeLoader)
+        if (number := endless_number(found)) is not None:
+            raise Unreadable(f"holds a number that is too large ({number}); nothing that is asked for needs it")
+        return found
     except Unreadable:
         raise
     except (
@@ -117,6 +120,21 @@ class _KeysOnce(yaml.SafeLoader):
             twice = next((key for key in seen if seen.count(key) > 1), "a key")
             raise Unreadable(f"gives {str(twice)[:100]!r} twice; leave one out")
         return found
+
+
+def endless_number(value: Any) -> str | None:
+    """The first whole number in a plain value that no 64-bit computer counts to, as a few characters; else None."""
+    parts: list[Any] = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, int) and not -(1 << 63) <= part < 1 << 63:
+            digits = int(part.bit_length() * 0.30103)
+            return f"of about {digits} digits" if digits > 300 else f"{part:.3g}"
+        if isinstance(part, dict):
+            parts += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple):
+            parts += part
+    return None
 
 
 def json_of(text: str | bytes) -> Any:

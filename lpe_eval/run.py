@@ -6,6 +6,7 @@ kills, resuming, provenance, tables, figures, comparison and baselines.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,12 @@ import lpe_eval
 from lpe_eval.errors import LengthError, one_sentence
 from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.progress import Advance, Progress, Tell
-from lpe_eval.measure.provenance import Account, run_facts
+from lpe_eval.measure.provenance import Account, publishable_name, run_facts
+from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.records import ItemCell, ItemKey
 from lpe_eval.registry import KINDS
 from lpe_eval.report.folders.items import ItemFolder
+from lpe_eval.report.gate.comparable import PlannedRow, item_row
 from lpe_eval.report.kind import open_folder
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.table import SCHEMA, Facts
@@ -34,6 +37,8 @@ class Settings(NamedTuple):
         tell: takes a sentence that the user should read.
         device: of a training or a study, whose specs do not name one: where it is trained decides no number.
         jobs: of a study: trainings at once.
+        refuse: takes the rows that will be measured before anything is; raises where a comparison that was asked for
+            can never be made.
     """
 
     out: Path | None
@@ -42,6 +47,7 @@ class Settings(NamedTuple):
     tell: Tell
     device: str = "auto"
     jobs: int | None = None
+    refuse: Callable[[Sequence[PlannedRow]], None] = lambda planned: None
 
     def folder(self, name: str) -> Path:
         """Where the results go."""
@@ -102,10 +108,19 @@ def run_cells(
         measure: yields the cells of one model.
         decides: beside the spec and the models' facts, what makes two runs the same.
     """
+    common = replace(common, corpus=publishable_name(common.corpus))
     kind = KINDS.load(str(spec.kind))  # pyright: ignore[reportAttributeAccessIssue]
     decided = {"spec": spec.model_dump(mode="json"), "models": [[each.name, each.facts] for each in models]}
     run = run_id({**decided, **decides, "schema": SCHEMA, "version": lpe_eval.__version__})
     order = [ItemKey(each.name, length) for each in models for length in each.work]
+    settings.refuse(
+        [
+            item_row(each.name, length, metric, common, each.facts)
+            for each in models
+            for length in each.work
+            for metric in kind.worse_is
+        ]
+    )
     with ItemFolder(
         settings.folder(f"{kind.name}-{run}"), kind.name, run, spec_text(spec), settings.overwrite
     ) as folder:
@@ -152,7 +167,8 @@ def _cells(
             yield cell
     except Exception as error:
         status = "n/a" if isinstance(error, LengthError) else "failed"
+        note = "out of memory" if out_of_memory(error) else one_sentence(error)
         for length in left:
             key = ItemKey(model.name, length)
-            yield ItemCell(key, common, dict.fromkeys(metrics, ()), status=status, note=one_sentence(error))
+            yield ItemCell(key, common, dict.fromkeys(metrics, ()), status=status, note=note)
         advance(sum(model.work[length] for length in left))

@@ -1,8 +1,15 @@
-"""What a table for the screen is, and how numbers are written in it. `console.py` renders it; nothing else rounds."""
+"""What a table for the screen is, and how numbers and names are written in it. `console.py` renders it; nothing else
+rounds."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls of ASCII and of Latin-1 (C1), marks and overrides of direction, two more ends of a line, and halves of
+surrogate pairs."""
+_SPACES = str.maketrans("\n\t", "  ")
 
 
 class Column(NamedTuple):
@@ -105,3 +112,22 @@ def clock(seconds: float | int) -> str:
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def visible(text: str) -> str:
+    """A text of one line in which nothing is obeyed by a terminal or hidden from a reader.
+
+    Line ends and tabs become spaces. Escape sequences, other control characters and overrides of the direction of
+    writing become escapes such as `\\x1b`.
+    """
+    return _OBEYED.sub(_escape, text.translate(_SPACES))
+
+
+def visible_lines(text: str) -> str:
+    """The same for a text of several lines, whose line ends stay."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

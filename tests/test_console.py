@@ -212,7 +212,8 @@ def test_messages_go_to_stderr_as_they_are_and_on_one_line(capsys):
     assert err == f"error: {long}\nnote: three cells are there already\n"
 
 
-def test_progress_off_a_terminal_is_a_line_for_each_tenth(capsys):
+def test_progress_off_a_terminal_is_a_line_for_each_tenth(capsys, monkeypatch):
+    monkeypatch.setattr(console.time, "monotonic", lambda: 7.0)
     with console.progress(1000) as advance:
         for _ in range(100):
             advance(10, "alibi at 512")
@@ -282,3 +283,49 @@ show_perplexity(_rows())
 def test_importing_the_console_imports_neither_rich_nor_the_rest_of_the_package():
     program = "import sys, lpe_eval.console; print({'rich', 'torch', 'pandas', 'lpe_eval.table'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", program]) == b"set()\n"
+
+
+HOSTILE = "a\x1b]0;pwned\x07b\x9b31mc\x08\u202ed\r[red]e[/red]:smile:\udcff"
+SHOWN = r"a\x1b]0;pwned\x07b\x9b31mc\x08\u202ed\x0d[red]e[/red]:smile:\udcff"
+
+
+def test_only_what_a_terminal_would_obey_becomes_an_escape():
+    assert screen.visible(HOSTILE) == SHOWN
+    assert screen.visible("a\nb\tc ü ± 文 👩‍💻 [bold] %s {x} \\") == "a b c ü ± 文 👩‍💻 [bold] %s {x} \\"
+    assert screen.visible_lines("a\n\x1bb\n") == "a\n\\x1bb\n"
+    every = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
+    assert screen.visible(every).isprintable()
+
+
+def test_no_name_is_obeyed_by_the_terminal_or_read_as_markup(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "300")
+    columns = [screen.Column(HOSTILE, HOSTILE), screen.Column("b", "b\nc", number=True)]
+    console.show(screen.Table(HOSTILE, columns, [[HOSTILE, screen.Cell("x\ny\tz", best=True)]], below=[HOSTILE]))
+    console.error(HOSTILE)
+    console.note(HOSTILE)
+    console.lines(f"{HOSTILE}\nnext")
+    with console.progress(10) as advance:
+        advance(10, HOSTILE)
+    out, err = capsys.readouterr()
+    assert out.count(SHOWN) == 6
+    assert "x y z" in out
+    assert out.endswith("next\n")
+    assert err.count(SHOWN) == 3
+    assert all(letter.isprintable() or letter == "\n" for letter in out + err)
+
+
+def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    with console.progress(10) as advance:
+        advance(5, HOSTILE)
+    assert SHOWN in capsys.readouterr().err
+
+
+def test_lines_are_unchanged_where_asked_and_no_terminal_is(monkeypatch, capsys):
+    console.lines("a\x1bb\tc", as_it_is=True)
+    assert capsys.readouterr().out == "a\x1bb\tc"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    console.lines("a\x1bb\tc", as_it_is=True)
+    assert capsys.readouterr().out == "a\\x1bb c\n"

@@ -2,8 +2,11 @@
 
 One file a command; importing it adds it to the application, in the order of the help page. Nothing
 heavy is imported before a command needs it, so that `lpe-eval --help` answers at once.
-Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, 130 interrupted.
+Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, 5 inconclusive, 130 interrupted.
 """
+
+import os
+import sys
 
 from lpe_eval.cli import ppl, che, compare, speed, run, train, convert, plot, inspect, list, show  # isort: skip
 from lpe_eval.cli.app import app
@@ -15,4 +18,19 @@ __all__ = [
 
 def main() -> None:
     """Entry point of `lpe-eval`."""
-    app()
+    # A name of a backend that does not exist stops matplotlib from being imported, and no figure here needs any.
+    os.environ.pop("MPLBACKEND", None)
+    # Where a stream was closed, the next file that is opened would take its place and get what is printed there.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    try:
+        app()
+    except OSError as error:
+        # Help and usage are printed by typer itself.
+        from lpe_eval.console import error as show
+
+        show(f"cannot write to the terminal or to where it is sent: {error.strerror or error}")
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        sys.exit(1)

@@ -12,7 +12,8 @@ MEASURE, MAKE, READ = "Measure", "Train", "Read"
 app = typer.Typer(
     cls=Commands,
     help="What happens to a language model when the text gets longer than it was trained on?",
-    epilog="Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, 130 interrupted.",
+    epilog="Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, "
+    "5 inconclusive comparison, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -56,7 +56,7 @@ def che(
     quiet: Quiet = False,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(help="Then compare with this run or baseline, as `compare` does, and end with its exit code."),
+        typer.Option(help="Then compare with this baseline, or with the run at ./PATH, and end as `compare` does."),
     ] = None,
 ) -> None:
     """Train and score encoders on fifteen algorithmic problems, at lengths beyond those of training.

@@ -17,8 +17,8 @@ def compare(
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            help="Folder of a run, or a name below results/baselines. Repeat it for several trainings of one "
-            "recipe, which then say how much a training varies."
+            help="A baseline's name, or ./PATH of a run: a name without a slash is never a folder. Repeat it for "
+            "several trainings of one recipe, which then say how much a training varies."
         ),
     ] = None,
     tolerance: Annotated[
@@ -27,12 +27,22 @@ def compare(
     sigmas: Annotated[
         float, typer.Option(help="Standard errors of the paired difference below which nothing is worse.")
     ] = 3.0,
+    detectable: Annotated[
+        float | None,
+        typer.Option(
+            help="Change that a row must be able to see before it is called same: part of the loss, or share of all "
+            "answers. Default: four times the tolerance and at least 0.01; a third of the answers."
+        ),
+    ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(help="What may differ all the same: task, protocol, tokenizer, dtype, seed, missing."),
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="File of the report as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="File of the report as JUnit XML.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="File of the table as Markdown, for the summary of a CI job.")
+    ] = None,
     bless: Annotated[
         str | None,
         typer.Option(help="Make the run the baseline of this name; with --baseline, only if it passes."),
@@ -41,22 +51,23 @@ def compare(
 ) -> None:
     """Judge a run by a baseline, row by row, on the text that both scored; exit code 3 if it is worse.
 
-    Each row is same, better, worse, missing, new or not comparable. A row is worse when its loss grew (of `che`: when
-    its accuracy fell) by more than the tolerance and by more than chance explains; documents that changed since the
-    baseline are left out.
+    Each row is same, better, worse, missing, new, not comparable or inconclusive. A row is worse when its loss grew (of
+    `che`: when its accuracy fell) by more than the tolerance and by more than chance explains, or when one of its
+    documents got worse beyond what the others explain; it is inconclusive, exit code 5, when it cannot see a change of
+    the size of --detectable. Documents that changed since the baseline are left out.
     """
     with sentence_for_errors():
         from lpe_eval.commands import compare as comparing
         from lpe_eval.console import note
 
-        rules = comparing.parse_rules(tolerance, sigmas, allow or [])
+        rules = comparing.parse_rules(tolerance, sigmas, allow or [], detectable)
         if not baseline and bless is None:
             raise SpecError("there is nothing to compare with; give --baseline, or make one of the run with --bless")
-        if not baseline and (json or junit):
+        if not baseline and (json or junit or markdown):
             raise SpecError("a report needs a comparison; give --baseline")
         if baseline:
             found = comparing.compare(run, comparing.open_baselines(baseline), rules)
-            comparing.write_reports(found, json, junit)
+            comparing.write_reports(found, json, junit, markdown)
             end_with(found)
         if bless is not None:
             note(f"baseline: {comparing.bless(run, bless, overwrite)}")

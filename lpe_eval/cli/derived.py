@@ -4,7 +4,8 @@ So a kind from another package, or a new one of ours, is typed like any other as
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
@@ -12,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from lpe_eval.registry import KINDS
+from lpe_eval.screen import visible
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _DEFAULTS = {"overwrite": False, "quiet": False}
+_UsageError: Any = typer.BadParameter.__bases__[0]
+"""Of click, whose copy inside typer has no public name."""
 
 
 class Commands(TyperGroup):
@@ -30,11 +34,29 @@ class Commands(TyperGroup):
         # A study is only ever said in a file: a recipe does not fit into flags.
         return [*own, *(name for name in KINDS.names() if name not in (*own, "study"))]
 
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with _printable():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _printable():
+            return super().invoke(ctx)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
         if found is None and cmd_name in self.list_commands(ctx):
             return _derived(KINDS.load(cmd_name))
         return found
+
+
+@contextmanager
+def _printable() -> Iterator[None]:
+    """What typer itself refuses may be a name that somebody else chose, a file's for instance."""
+    try:
+        yield
+    except _UsageError as error:
+        error.message = visible(error.message)
+        raise
 
 
 def _derived(kind: type["Kind"]) -> Any:
@@ -46,7 +68,7 @@ def _derived(kind: type["Kind"]) -> Any:
         "overwrite": Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")],
         "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")],
         "baseline": Annotated[
-            list[str] | None, typer.Option(help="Then compare with this run or baseline, as `compare` does.")
+            list[str] | None, typer.Option(help="Then compare with this baseline, or with the run at ./PATH.")
         ],
     }
     command = _callback(kind, fields)

@@ -19,6 +19,7 @@ def plot(
     """Draw the figures of one or several runs again."""
     with sentence_for_errors():
         from lpe_eval.commands.plot import plot
+        from lpe_eval.console import lines
 
         for path in plot(runs, out or runs[0] / "figures"):
-            typer.echo(path)
+            lines(str(path))

@@ -99,7 +99,7 @@ def ppl(
     quiet: Quiet = False,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(help="Then compare with this run or baseline, as `compare` does, and end with its exit code."),
+        typer.Option(help="Then compare with this baseline, or with the run at ./PATH, and end as `compare` does."),
     ] = None,
 ) -> None:
     """Measure perplexity at several lengths, as a table and a plot.

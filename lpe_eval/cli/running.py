@@ -33,13 +33,15 @@ def run_spec(
     from lpe_eval import console
     from lpe_eval.commands import compare
     from lpe_eval.registry import COMMANDS
+    from lpe_eval.report.gate.comparable import refuse_incomparable
     from lpe_eval.report.kind import open_folder
     from lpe_eval.run import Settings
 
     # Read before anything is measured, since a slip in a name is better told now than in an hour.
     opened = compare.open_baselines(baselines)
     tell = (lambda sentence: None) if quiet else console.note
-    settings = Settings(out, overwrite, partial(console.progress, quiet=quiet), tell, device, jobs)
+    refuse = partial(refuse_incomparable, opened)
+    settings = Settings(out, overwrite, partial(console.progress, quiet=quiet), tell, device, jobs, refuse)
     outcome = COMMANDS.function(str(spec.kind), "run_spec")(spec, settings)  # pyright: ignore[reportAttributeAccessIssue]
     found = open_folder(outcome.folder)
     for table in found.kind.values(found) if found.kind.columns else []:

@@ -1,11 +1,14 @@
 """How whatever goes wrong becomes a sentence and an exit code."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import typer
 
 from lpe_eval.errors import INTERRUPTED, LpeEvalError, OutputError
+from lpe_eval.out_of_memory import SENTENCE, out_of_memory
 
 
 @contextmanager
@@ -22,6 +25,8 @@ def sentence_for_errors() -> Iterator[None]:
         # Whoever reads our output has enough of it.
         raise
     except OSError as error:
+        if out_of_memory(error):
+            _end_without_memory()
         from lpe_eval.console import error as show
 
         # Whatever of a path or of a disk nobody expected; where one was, the sentence says more.
@@ -33,3 +38,19 @@ def sentence_for_errors() -> Iterator[None]:
 
         show("interrupted; what was finished is kept, and the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        _end_without_memory()
+
+
+def _end_without_memory() -> NoReturn:
+    try:
+        from lpe_eval.console import error as show
+
+        show(SENTENCE)
+    except (MemoryError, ImportError, OSError, RuntimeError):
+        # Not even for rich. What is said so needs none.
+        with suppress(OSError):
+            os.write(2, f"error: {SENTENCE}\n".encode())
+    raise typer.Exit(1) from None

@@ -26,10 +26,10 @@ def show(
         if cite and spec:
             raise SpecError("--cite and --spec each print one thing alone; choose one")
         if spec:
-            typer.echo(command.spec_of(run), nl=False)
+            console.lines(command.spec_of(run), as_it_is=True)
         elif cite:
             cited = command.cite(run)
-            typer.echo("\n\n".join(entry.text for entry in cited.entries))
+            console.lines("\n\n".join(entry.text for entry in cited.entries))
             for sentence in cited.missing:
                 console.note(sentence)
         else:

@@ -5,6 +5,7 @@ anything is made. A cell that cannot be made later says why in its rows, and the
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,16 @@ from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.problem_rows import ScoredRows, cell_row, rows_without_value, stored_rows
 from lpe_eval.measure.progress import Advance, Tell
 from lpe_eval.measure.provenance import Account, run_facts
+from lpe_eval.measure.score_problem import digest_of_test_set, problem_test_set
 from lpe_eval.model import encoder_folder as stored
+from lpe_eval.model.needed_memory import TRAINED_WEIGHT, WEIGHT, model_shortfall
+from lpe_eval.model.unchanged import Stamps
+from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.records import CheRow
 from lpe_eval.report.figures.che import draw_che
 from lpe_eval.report.folders.che import CheCell, CheFolder, slug_of
+from lpe_eval.report.gate.che_entries import unit_of
+from lpe_eval.report.gate.comparable import PlannedRow, problem_row
 from lpe_eval.report.numbers.che_summary import che_frame
 from lpe_eval.run import Outcome, Settings
 from lpe_eval.spec.che_checkpoint import CheCheckpointSpec, TrainedTask
@@ -50,9 +57,13 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
     if spec.encodings and device.type == "cpu":
         keep_freed_memory()
     cells = plan_cells(spec)
-    digests = {cell.name[0]: stored.digest_of(cell.place) for cell in cells if cell.place is not None}
+    _refuse_unfit(cells, device)
+    places = {cell.name[0]: cell.place for cell in cells if cell.place is not None}
+    planned = {model: stored.digest_and_stamps(place) for model, place in places.items()}
+    digests = {model: digest for model, (digest, _) in planned.items()}
     run = run_id(_identity(spec, digests))
     order = [cell.name for cell in cells]
+    settings.refuse([row for cell in cells for row in _planned_rows(cell, spec)])
     asked = {**spec.model_dump(mode="json"), "tasks": list(dict.fromkeys(cell.task.name for cell in cells))}
     with CheFolder(settings.folder(f"che-{run}"), asked, run, settings.overwrite) as folder:
         account = Account(device, folder.earlier_provenance())
@@ -66,7 +77,7 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
         with settings.progress(sum(cell.work for cell in todo), "steps" if spec.encodings else "lengths") as advance:
             for cell in todo:
                 saved = folder.snapshot(cell.name)
-                for event in _events(cell, spec, run, device, saved, advance):
+                for event in _events(cell, spec, run, device, saved, advance, planned.get(cell.name[0])):
                     _keep(event, cell, folder, settings.tell)
                 folder.collect(order)
         rows = folder.collect(order)
@@ -88,6 +99,20 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
     )
 
 
+def _planned_rows(cell: PlannedCell, spec: CheSpec) -> list[PlannedRow]:
+    (model, name), problem = cell.name, cell.task.problem
+    test = spec.test_set(cell.protocol, problem.shortest_length)
+
+    def strings(length: int) -> list[str]:
+        digest = digest_of_test_set(problem_test_set(problem, length, test.samples, test.seed))
+        return [unit_of(digest, place) for place in range(test.samples)]
+
+    return [
+        problem_row(model, name, cell.task.version, length, "float32", partial(strings, length))
+        for length in test.lengths
+    ]
+
+
 def _facts(spec: CheSpec, run: str, cells: Sequence[PlannedCell], digests: Mapping[str, str]) -> dict[str, Any]:
     models: dict[str, dict[str, Any]] = {}
     for cell in cells:
@@ -97,6 +122,16 @@ def _facts(spec: CheSpec, run: str, cells: Sequence[PlannedCell], digests: Mappi
     protocol = cells[0].protocol
     seeds = {"strings": protocol.test_seed if spec.seed is None else spec.seed, "weights": list(protocol.seeds)}
     return run_facts(spec.kind, run, models=models, seeds=seeds, dtype="float32")
+
+
+def _refuse_unfit(cells: Sequence[PlannedCell], device: torch.device) -> None:
+    """Raises SpecError where the runs of a protocol, which are trained together, do not fit into memory."""
+    each = TRAINED_WEIGHT if device.type == "cpu" else WEIGHT
+    for protocol in {id(cell.protocol): cell.protocol for cell in cells if cell.place is None}.values():
+        bare = protocol.encoder(cells[0].encoding, 1, 1, 1)
+        if told := model_shortfall(bare, each, len(protocol.runs)):
+            together = f"protocol {protocol.name}: training its {len(protocol.runs)} runs together {told}"
+            raise SpecError(f"{together}; lower its width, its layers or its number of seeds")
 
 
 def _once(values: Iterable[str]) -> list[str]:
@@ -110,6 +145,7 @@ def _events(
     device: torch.device,
     saved: tuple[Log, bytes] | None,
     advance: Advance,
+    planned: tuple[str, Stamps] | None,
 ) -> Iterator[Validated | Trained | ScoredRows]:
     """A cell while it is made: its validations if it is trained, and in the end its rows, or rows that say why not."""
     row, test = cell_row(cell, run, device), spec.test_set(cell.protocol, cell.task.problem.shortest_length)
@@ -127,13 +163,16 @@ def _events(
                 cell, row, test, device=device, keep_dropout=dropout, saved=saved, advance=counted
             )
         else:
-            yield stored_rows(cell, cell.place, row, test, device=device, keep_dropout=dropout, advance=counted)
+            assert planned is not None
+            yield stored_rows(
+                cell, cell.place, row, test, planned, device=device, keep_dropout=dropout, advance=counted
+            )
         return
     except (SpecError, LengthError) as error:
         status, note = "n/a", str(error)
     except Exception as error:
         # Problems, encodings and kernels may be anybody's; whatever they raise costs this cell alone.
-        status, note = "failed", one_sentence(error)
+        status, note = "failed", "out of memory" if out_of_memory(error) else one_sentence(error)
     advance(cell.work - advanced)
     yield ScoredRows(rows_without_value(row, test.lengths, status, note), [])
 

@@ -5,21 +5,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lpe_eval.errors import OutputError, RegressionFound, SpecError, UnknownName
+from lpe_eval.errors import InconclusiveComparison, OutputError, RegressionFound, SpecError, UnknownName
 from lpe_eval.report.folders.atomic import write_atomically
 from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.frames import UNFIT
 from lpe_eval.report.gate.baseline import find_baseline, write_baseline
 from lpe_eval.report.gate.joining import Entry
-from lpe_eval.report.gate.judge import ALLOWABLE, Rules, Verdict, failing, judge
-from lpe_eval.report.gate.verdicts import as_json, as_junit, counts, percent, protocol, sentence
+from lpe_eval.report.gate.judge import failing, judge
+from lpe_eval.report.gate.markdown import as_markdown
+from lpe_eval.report.gate.rules import ALLOWABLE, Rules, Verdict
+from lpe_eval.report.gate.verdicts import (
+    as_json,
+    as_junit,
+    counts,
+    exit_code,
+    percent,
+    protocol,
+    reason,
+    remedy,
+    sentence,
+)
 from lpe_eval.report.kind import Found, open_folder
 from lpe_eval.report.numbers.student import MOST_SIGMAS
 from lpe_eval.screen import Table, listing
 from lpe_eval.table import CHE_METRICS
 
-COLUMNS = ("model", "at", "change, %", "allowed", "over", "verdict")
-"""`change` is relative, in nats, with its standard error; `over` says from how many of what that was made."""
+COLUMNS = ("model", "at", "baseline -> run", "change, %", "allowed", "over", "verdict")
+"""Values are nats a token, or shares of right answers; `change` is relative, with its standard error; `over` says from
+how many of what that was made."""
 
 _WORTH_SEEING = 0.005
 """A change of a loss that a gate should not sleep through."""
@@ -34,7 +47,7 @@ class Comparison(NamedTuple):
     verdicts: list[Verdict]
 
 
-def parse_rules(tolerance: float, sigmas: float, allow: Sequence[str]) -> Rules:
+def parse_rules(tolerance: float, sigmas: float, allow: Sequence[str], detectable: float | None = None) -> Rules:
     """Rules as people write them; each of `allow` may be several names with commas.
 
     Raises:
@@ -45,11 +58,13 @@ def parse_rules(tolerance: float, sigmas: float, allow: Sequence[str]) -> Rules:
         raise SpecError(f"--tolerance is a part of the loss, at least 0 and below 1, not {tolerance}; 0.0025 is 0.25 %")
     if not 0 <= sigmas <= MOST_SIGMAS:
         raise SpecError(f"--sigmas must be between 0 and {MOST_SIGMAS:g}, not {sigmas}")
+    if detectable is not None and not 0 < detectable <= 10:
+        raise SpecError(f"--detectable is a part of the loss, above 0 and at most 10, not {detectable}; 0.01 is 1 %")
     names = [part.strip().lower() for each in allow for part in each.split(",") if part.strip()]
     for name in names:
         if name not in ALLOWABLE:
             raise UnknownName("--allow", name, ALLOWABLE)
-    return Rules(tolerance, sigmas, frozenset(names))
+    return Rules(tolerance, sigmas, frozenset(names), detectable)
 
 
 def open_baselines(names: Sequence[str]) -> dict[str, list[Entry]]:
@@ -100,6 +115,7 @@ def shown(verdicts: Sequence[Verdict]) -> list[Sequence[str]]:
         (
             each.model,
             f"{protocol(each)} {each.length}",
+            _values(each),
             _change(each),
             percent(each.allowed, ""),
             _over(each),
@@ -126,9 +142,11 @@ def notes(comparison: Comparison) -> list[str]:
         found.append(f"{changed} documents changed and {vanished} vanished since the baseline; they are left out")
     reasons: dict[str, list[Verdict]] = {}
     for each in verdicts:
-        if each.reason and each.verdict not in ("missing", "new"):
-            reasons.setdefault(f"{each.verdict}: {each.reason}", []).append(each)
-    found += [f"{_places(those)}: {reason}" for reason, those in reasons.items()]
+        if reason(each) and each.verdict not in ("missing", "new"):
+            reasons.setdefault(f"{each.verdict}: {reason(each)}", []).append(each)
+    found += [f"{_places(those)}: {told}" for told, those in reasons.items()]
+    if remedy(verdicts):
+        found.append(f"{remedy(verdicts)} decide what is inconclusive, or a wider --detectable")
     of_loss = [each for each in verdicts if each.metric not in CHE_METRICS]
     blind = [each for each in of_loss if each.verdict == "same" and each.detectable > _WORTH_SEEING]
     if blind:
@@ -139,18 +157,23 @@ def notes(comparison: Comparison) -> list[str]:
     return found
 
 
-def write_reports(comparison: Comparison, json: Path | None, junit: Path | None) -> None:
+def write_reports(comparison: Comparison, json: Path | None, junit: Path | None, markdown: Path | None = None) -> None:
     """Writes the reports that were asked for.
 
     Raises:
         OutputError: one cannot be written.
     """
-    for path, report in ((json, as_json), (junit, as_junit)):
+    of_all = comparison.verdicts, comparison.rules, comparison.run, comparison.baselines
+    reports = (
+        (json, lambda: as_json(*of_all)),
+        (junit, lambda: as_junit(*of_all)),
+        (markdown, lambda: _page(comparison)),
+    )
+    for path, report in reports:
         if path is not None:
-            content = report(comparison.verdicts, comparison.rules, comparison.run, comparison.baselines)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, content)
+                write_atomically(path, report())
             except OSError as error:
                 raise OutputError(f"cannot write {path}: {error.strerror}; choose another path") from error
 
@@ -163,8 +186,8 @@ def bless(folder: Path, name: str, overwrite: bool) -> Path:
         SpecError: the run is not fit to be a baseline, or the name is taken.
     """
     found = open_folder(folder)
-    found.kind.entries(found, str(folder))
     _refuse_unfit(found)
+    found.kind.entries(found, str(folder))
     return write_baseline(found.path, found.kind.baseline(found), name, overwrite)
 
 
@@ -174,17 +197,32 @@ def refuse_regression(comparison: Comparison) -> None:
     Raises:
         RegressionFound: a row is worse or missing; the sentence names each.
         SpecError: a row is not comparable.
+        InconclusiveComparison: a row can see too little; the sentence says what decides.
     """
-    verdicts, failed = comparison.verdicts, failing(comparison.verdicts, comparison.rules)
-    kinds = [kind for kind in ("worse", "missing", "not comparable") if sentence(verdicts, kind)]
-    if not failed:
-        kinds = [kind for kind in kinds if kind == "not comparable"]
-    parts = [f"{kind}: {sentence(verdicts, kind)}" for kind in kinds]
-    told = f"{comparison.run} against {', '.join(comparison.baselines)}: {'; '.join(parts)}"
-    if failed:
+    code, told = exit_code(comparison.verdicts, comparison.rules), _outcome(comparison)
+    if code == RegressionFound.exit_code:
         raise RegressionFound(told)
-    if parts:
+    if code == SpecError.exit_code:
         raise SpecError(f"{told}; what may differ all the same is said with --allow")
+    if code == InconclusiveComparison.exit_code:
+        raise InconclusiveComparison(f"{told}; {remedy(comparison.verdicts)} decide")
+
+
+def _outcome(comparison: Comparison) -> str:
+    """How a comparison ended, in one sentence that names every row that keeps the run from passing."""
+    verdicts = comparison.verdicts
+    kinds = ["worse", "missing"] if failing(verdicts, comparison.rules) else []
+    told = [
+        f"{kind}: {where}" for kind in (*kinds, "not comparable", "inconclusive") if (where := sentence(verdicts, kind))
+    ]
+    return f"{comparison.run} against {', '.join(comparison.baselines)}: {'; '.join(told) or 'passes'}"
+
+
+def _page(comparison: Comparison) -> bytes:
+    code = exit_code(comparison.verdicts, comparison.rules)
+    outcome = f"{_outcome(comparison)} (exit code {code})"
+    rows = [[str(cell) for cell in row] for row in shown(comparison.verdicts)]
+    return as_markdown(title(comparison), outcome, COLUMNS, rows, notes(comparison))
 
 
 def _refuse_unfit(found: Found) -> None:
@@ -202,6 +240,11 @@ def _refuse_unfit(found: Found) -> None:
     if failed is not None:
         where = f"{failed['model']} failed at {failed['length']} ({failed['note']})"
         raise SpecError(f"{folder} cannot be a baseline: {where}; run it again")
+
+
+def _values(verdict: Verdict) -> str:
+    before, now = ("-" if math.isnan(each) else f"{each:.4f}" for each in (verdict.baseline, verdict.value))
+    return "-" if before == now == "-" else f"{before} -> {now}"
 
 
 def _change(verdict: Verdict) -> str:

@@ -3,12 +3,11 @@
 Choices:
     * A native checkpoint names its tokenizer as the source did, but by absolute paths, so that it can be
       opened from any folder; the tokenizer's files stay where they are.
-    * The two files are complete before either has its name, and the config comes last, so a folder that was
-      interrupted is no checkpoint.
+    * The folder appears whole or not at all (`report/folders/atomic.py`): whoever replaces a checkpoint has the old one
+      or the new one.
 """
 
 import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from lpe_eval.measure.plan import split_alias
 from lpe_eval.model.checkpoint import LoadOptions, Located, locate
 from lpe_eval.model.checkpoints.native import Native
 from lpe_eval.model.transformer_model import TransformerModel
+from lpe_eval.report.folders.atomic import write_folder
 
 _CONFIG, _WEIGHTS = "config.yaml", "model.safetensors"
 
@@ -50,13 +50,13 @@ def convert_checkpoint(
     named = with_absolute_paths(tokenizer or model.spec.tokenizer)
     spec = model.spec.model_copy(update={"tokenizer": named})
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as partial:
-            Native.save(model.model, spec, Path(partial), getattr(torch, dtype))
-            destination.mkdir(exist_ok=True)
-            (destination / _CONFIG).unlink(missing_ok=True)
-            for name in (_WEIGHTS, _CONFIG):
-                Path(partial, name).replace(destination / name)
+        write_folder(
+            Path(os.path.realpath(destination)),
+            lambda partial: Native.save(model.model, spec, partial, getattr(torch, dtype)),
+            overwrite,
+        )
+    except FileExistsError as error:
+        raise SpecError(f"{destination} is not empty any more; name another folder") from error
     except OSError as error:
         raise OutputError(f"cannot write to {destination}: {error.strerror or error}") from error
     told = [f"checkpoint: {destination}   measure it: lpe-eval ppl -m {destination}"]
@@ -79,6 +79,8 @@ def _refuse_taken(destination: Path, located: Located, overwrite: bool) -> None:
         raise SpecError(f"{destination} is the checkpoint itself; write the native form to another folder")
     if os.path.lexists(destination) and not destination.is_dir():
         raise SpecError(f"{destination} is a file or a broken link; name a folder")
+    if Path(os.path.realpath(destination)) in (Path.cwd(), *Path.cwd().parents):
+        raise SpecError(f"{destination} is the current folder or holds it; write the native form to another folder")
     held = sorted(each.name for each in destination.iterdir()) if destination.is_dir() else []
     strange = [name for name in held if name not in (_CONFIG, _WEIGHTS)]
     if strange and overwrite:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lpe_eval.errors import SpecError
+from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.report.kind import open_folder
 
 
@@ -18,4 +18,9 @@ def plot(folders: Sequence[Path], out: Path) -> list[Path]:
     other = next((each for each in found if each.kind is not found[0].kind), None)
     if other is not None:
         raise SpecError(f"{folders[0]} and {other.path} hold runs of different kinds; draw each kind by itself")
-    return found[0].kind.draw(found, out)
+    try:
+        return found[0].kind.draw(found, out)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Tables of the right columns may hold any numbers: a length of zero, one that no axis has room for.
+        told = ", ".join(map(str, folders))
+        raise OutputError(f"{told}: a table holds numbers that this program did not write; run it once more") from error

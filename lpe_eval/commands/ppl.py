@@ -19,17 +19,18 @@ from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.plan import Planned, plan_models, unfinished, work, work_per_token
 from lpe_eval.measure.probe import refuse_leak
 from lpe_eval.measure.progress import Advance
-from lpe_eval.measure.provenance import Account, cost, run_facts
+from lpe_eval.measure.provenance import Account, cost, publishable_name, run_facts
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.report.figures.ppl import draw_perplexity
 from lpe_eval.report.folders.ppl import open_run, read_run
 from lpe_eval.report.frames import read_csv
+from lpe_eval.report.gate.comparable import PlannedRow, text_rows
 from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.run import Outcome, Settings
 from lpe_eval.screen import Table, listing
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.ppl_spec import PerplexitySpec
-from lpe_eval.table import COST, SCHEMA, Facts, Measurement
+from lpe_eval.table import COST, SCHEMA, CellKey, Facts, Measurement
 
 _BATCH_TOKENS, _BATCH_TOKENS_CPU = 16384, 4096
 """Token budget of a batch unless --batch-size says otherwise. What a processor's cache cannot hold makes it slower."""
@@ -60,6 +61,7 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
     planned = plan_models(spec, corpus, _load_options(spec, device))
     identity = run_id(_identity(spec, planned))
     order = [key for each in planned for plan in each.plans for key in plan.windows]
+    settings.refuse(_planned_rows(spec, corpus, planned, order))
     with (
         deterministic(spec.deterministic),
         open_run(settings.folder(identity), spec_text(spec), identity, settings.overwrite) as folder,
@@ -134,20 +136,10 @@ def _measure_model(
     opened: dict[str, Any],
     advance: Advance,
 ) -> Iterator[Measurement]:
-    facts = Facts(
-        encoding="",
-        train_length=None,
-        task=spec.task,
-        task_version=spec.task_version,
-        corpus=corpus.label,
-        split=corpus.split,
-        seed=spec.seed,
-        dtype=spec.dtype,
-        device=device.type,
-    )
+    facts = _row_facts(spec, corpus)
     keys = [key for plan in planned.plans for key in plan.windows]
     try:
-        model = planned.located.load(_load_options(spec, device))
+        model = planned.located.load_planned(_load_options(spec, device), planned.peek)
         refuse_leak(model)
     except Exception as error:
         # Whatever foreign code raises costs the cells of its own model.
@@ -171,6 +163,29 @@ def _measure_model(
             seed=spec.seed,
             advance=lambda done, per_token=per_token: advance(round(done * per_token)),
         )
+
+
+def _planned_rows(
+    spec: PerplexitySpec, corpus: Corpus, planned: Sequence[Planned], order: Sequence[CellKey]
+) -> list[PlannedRow]:
+    models = {each.peek.name: planned_facts(each) for each in planned}
+    digests = {each.peek.name: [document.digest for document in each.selection.documents] for each in planned}
+    return text_rows(order, _row_facts(spec, corpus), spec.model_dump(mode="json"), models, digests)
+
+
+def _row_facts(spec: PerplexitySpec, corpus: Corpus) -> Facts:
+    """What all rows repeat, before a model is open; device and dtype of the spec are no "auto" any more."""
+    return Facts(
+        encoding="",
+        train_length=None,
+        task=spec.task,
+        task_version=spec.task_version,
+        corpus=publishable_name(corpus.label),
+        split=corpus.split,
+        seed=spec.seed,
+        dtype=spec.dtype,
+        device=spec.device,
+    )
 
 
 def _load_options(spec: PerplexitySpec, device: torch.device) -> LoadOptions:

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 
 import lpe_eval
+from lpe_eval.errors import SpecError
 from lpe_eval.measure.device import dtype_name, pick_device
 from lpe_eval.measure.peak import Peak, peak_of
 from lpe_eval.measure.plan import work_per_token
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.provenance import Account, run_facts
 from lpe_eval.measure.speed import UNIT, Case, Passes, seconds_in_turn, timing, unit_of
+from lpe_eval.model.needed_memory import WEIGHT, WEIGHT_AND_GRADIENT, model_shortfall
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.report.figures.speed import draw_speed
 from lpe_eval.report.folders.speed import SpeedFolder
@@ -38,6 +40,9 @@ def run_spec(spec: SpeedSpec, settings: Settings) -> Outcome:
     device = pick_device(spec.device)
     spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})
     groups: list[tuple[Mode, int]] = [(mode, length) for mode in spec.modes for length in spec.lengths]
+    each = WEIGHT_AND_GRADIENT if "train" in spec.modes and device.type == "cpu" else WEIGHT
+    if told := model_shortfall(spec.model_with(spec.encodings[0]), each):
+        raise SpecError(f"one model {told}; lower --width or --layers")
     for case in _cases(spec, *groups[0]).values():
         # Chooses the attention path, so that what does not fit is said before anything is measured.
         assert Passes(case, device).attention

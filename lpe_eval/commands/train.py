@@ -14,6 +14,7 @@ from lpe_eval.measure.progress import Progress
 from lpe_eval.measure.provenance import Account, cost, run_facts
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.checkpoints.native import Native
+from lpe_eval.model.needed_memory import TRAINED_WEIGHT, WEIGHT, model_shortfall
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.records import LogRow
 from lpe_eval.report.folders.train import TrainingFolder
@@ -41,6 +42,9 @@ def run_spec(spec: TrainSpec, settings: Settings) -> Outcome:
         OutputError: the folder cannot be used.
     """
     device, run = pick_device(settings.device), run_id(spec.model_dump(mode="json"))
+    # On a GPU the weights are drawn in main memory, and trained elsewhere.
+    if told := model_shortfall(spec.model, TRAINED_WEIGHT if device.type == "cpu" else WEIGHT):
+        raise SpecError(f"the training of {spec.name} {told}; lower --width or --layers")
     with (
         deterministic(spec.deterministic),
         TrainingFolder(settings.folder(f"train-{run}"), run, spec_text(spec), settings.overwrite) as folder,

@@ -23,6 +23,7 @@ from lpe_eval.measure.memory import peak_memory_mib
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.score import target_losses
 from lpe_eval.model.language_model import LanguageModel
+from lpe_eval.model.needed_memory import free_memory, shortfall
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.table import BLOCK_TARGETS, BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
 
@@ -88,6 +89,12 @@ def measure(
             note = f"the text holds the token {unknown} and the model has {model.facts.vocab_size} symbols"
             yield from (_without_value(key, facts, model.attention, "failed", note) for key in plan.windows)
             continue
+        short = _shortfall(model, wanted)
+        if short:
+            advance(total)
+            note = f"a window of {plan.length} tokens {short}"
+            yield from (_without_value(key, facts, model.attention, "failed", note) for key in plan.windows)
+            continue
         left = total
 
         def counted(done: int) -> None:
@@ -123,6 +130,12 @@ def measure(
                 batch_tokens=batch_tokens,
             )
             yield _measured(key, facts, model.attention, blocks, positions, cost)
+
+
+def _shortfall(model: LanguageModel, wanted: Iterable[_Span]) -> str:
+    """What is missing for the longest window alone, on a processor; a GPU says so at once."""
+    longest = max(map(_fed, wanted), default=0)
+    return "" if model.device.type != "cpu" else shortfall(0, 0, model.least_bytes(longest), free_memory())
 
 
 def distinct_inputs(plan: Plan) -> list[int]:
@@ -181,7 +194,7 @@ def _forward(
             batch_tokens = len(batch) // 2 * alike[0]
             _release(model.device)
             continue
-        took = (time.perf_counter() - began) / len(batch)
+        took = max(time.perf_counter() - began, 0.0) / len(batch)
         losses.update(zip(batch, found, strict=True))
         seconds.update(dict.fromkeys(batch, took))
         left = left[len(batch) :]

@@ -18,7 +18,7 @@ def pick_device(name: str) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("a device of shapes without numbers")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, OverflowError, ValueError) as error:
         raise SpecError(f"--device {name}: no such device on this machine; use cpu or auto") from error
     return device
 

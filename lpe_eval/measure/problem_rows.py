@@ -11,8 +11,9 @@ from lpe_eval.errors import CheckpointError, LengthError
 from lpe_eval.measure.che_plan import PlannedCell
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.score_problem import ProblemScore, metric_values, score_problem
-from lpe_eval.model.encoder_folder import load_encoder, read_encoder_config
+from lpe_eval.model.encoder_folder import load_encoder, read_encoder_config, refuse_changed
 from lpe_eval.model.transformer import Transformer
+from lpe_eval.model.unchanged import Stamps
 from lpe_eval.records import CheRow, StringCounts
 from lpe_eval.spec.che_spec import TestSet
 from lpe_eval.table import CHE_METRICS
@@ -41,6 +42,7 @@ def stored_rows(
     place: Path,
     row: CheRow,
     test: TestSet,
+    planned: tuple[str, Stamps],
     *,
     device: torch.device,
     keep_dropout: bool,
@@ -53,12 +55,14 @@ def stored_rows(
         place: the folder.
         row: what all rows repeat.
         test: what the encoder is asked.
+        planned: digest and stamps of the folder when the run was planned.
         device: where.
         keep_dropout: whether dropout acts.
         advance: told of each length.
 
     Raises:
-        CheckpointError: the weights are missing, damaged or do not fit, or are of another problem of that name.
+        CheckpointError: the weights are missing, damaged or do not fit, are of another problem of that name, or have
+            changed since the run was planned.
         SpecError: the encoding does not exist or does not fit.
     """
     problem, config = cell.task.problem, read_encoder_config(place)
@@ -67,6 +71,7 @@ def stored_rows(
     if (entry.model.vocab_size, entry.model.outputs) != (vocabulary_size(problem), problem.classes):
         raise CheckpointError(f"{place}: {cell.task.name} was trained on another problem of that name")
     model = load_encoder(place, config, cell.task.name, device).train(keep_dropout)
+    refuse_changed(place, *planned)
     of_run = row._replace(
         run_index=entry.run_index, seed=entry.seed, learning_rate=entry.learning_rate, steps=entry.steps
     )

@@ -158,7 +158,7 @@ def score_of(n_correct: Int[Tensor, " n"], sample: Sample) -> ProblemScore:
     whole = right == counted
     accuracy, accuracy_stderr = _ratio(right, counted)
     exact, exact_stderr = _ratio(whole.astype(np.int64), np.ones_like(counted))
-    return ProblemScore(accuracy, accuracy_stderr, exact, exact_stderr, right, counted, _digest(sample))
+    return ProblemScore(accuracy, accuracy_stderr, exact, exact_stderr, right, counted, digest_of_test_set(sample))
 
 
 def metric_values(score: ProblemScore, problem: type[Problem], length: int) -> dict[str, MetricValue]:
@@ -189,7 +189,8 @@ def _ratio(above: Int[np.ndarray, " n"], below: Int[np.ndarray, " n"]) -> tuple[
     return ratio, math.sqrt(units / (units - 1) * squares) / total
 
 
-def _digest(sample: Sample) -> str:
+def digest_of_test_set(sample: Sample) -> str:
+    """Hash of strings with their answers."""
     found = hashlib.sha256()
     for each in sample:
         found.update(f"{tuple(each.shape)} ".encode() + each.to(torch.int64).cpu().numpy().tobytes())

@@ -15,10 +15,13 @@ import torch
 
 from lpe_eval.errors import CheckpointError, SpecError, UnknownName
 from lpe_eval.model.language_model import LanguageModel
+from lpe_eval.model.unchanged import stamps
 from lpe_eval.out_of_memory import out_of_memory
-from lpe_eval.plain import printable
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS
+from lpe_eval.screen import visible
 from lpe_eval.spec.released import released_folder, released_names
+
+CHANGED = "the checkpoint {} changed while it was being measured; run again"
 
 HEEDED = ("revision", "rope_scaling", "rope_theta", "as_published")
 """Options that only some formats can obey."""
@@ -129,7 +132,7 @@ class Located(NamedTuple):
         self._refuse_unheeded(options)
         with _told(self.path):
             found = self.format.peek(self.path, options)
-        found = found._replace(name=printable(found.name))
+        found = found._replace(name=visible(found.name))
         return found if options.tokenizer is None else found._replace(tokenizer=options.tokenizer)
 
     def load(self, options: LoadOptions) -> LanguageModel:
@@ -142,6 +145,28 @@ class Located(NamedTuple):
         self._refuse_unheeded(options)
         with _told(self.path):
             return self.format.load(self.path, options)
+
+    def load_planned(self, options: LoadOptions, planned: Peek) -> LanguageModel:
+        """The format's `load`, of the very checkpoint that `peek` saw.
+
+        Every format hashes what it loads. One that hashes first and reads then is asked again where a file has changed
+        while it was loaded.
+
+        Raises:
+            SpecError: an option is set that the format would ignore.
+            CheckpointError: it cannot be opened exactly as it is, or is another one by now.
+        """
+        before = stamps(self.path)
+        model = self.load(options)
+        if model.facts.digest == planned.digest and stamps(self.path) == before:
+            return model
+        now = self.peek(options).digest
+        if {model.facts.digest, now} == {planned.digest}:
+            return model
+        where = str(self.path)[:200]
+        if len({planned.digest, model.facts.digest, now}) == 3:
+            raise CheckpointError(f"{where} is another model each time it is opened; draw its weights from a seed")
+        raise CheckpointError(CHANGED.format(where))
 
     def stored_types(self) -> list[str]:
         """The format's `stored_types`."""

@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from lpe_eval.errors import CheckpointError, LpeEvalError
+from lpe_eval.model.checkpoint import CHANGED
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import fill, state_of
+from lpe_eval.model.unchanged import Stamps, stamps
 from lpe_eval.plain import Unreadable, read_plain, yaml_of
 from lpe_eval.spec.che_checkpoint import CHE_CHECKPOINT_SCHEMA, CheCheckpointSpec
 
@@ -73,11 +75,15 @@ def load_encoder(folder: Path, config: CheCheckpointSpec, task: str, device: tor
         SpecError: the encoding does not exist or does not fit.
     """
     path = folder / f"{task}.safetensors"
-    model = Transformer(config.tasks[task].model)
     try:
         weights = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    shape, held = config.tasks[task].model, sum(each.numel() for each in weights.values())
+    if shape.least_weights > held:
+        # Before it is built: a config may ask for more than all of the memory.
+        raise CheckpointError(f"{path} holds {held} numbers, and its config needs at least {shape.least_weights}")
+    model = Transformer(shape)
     fill(model, weights, path)
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
@@ -92,6 +98,27 @@ def weights_bytes(model: Transformer) -> bytes:
         for name, tensor in state_of(model).items()
     }
     return save(weights)
+
+
+def digest_and_stamps(folder: Path) -> tuple[str, Stamps]:
+    """`digest_of` a folder, and the files' stamps before it was read; see `refuse_changed`."""
+    seen = stamps(folder)
+    return digest_of(folder), seen
+
+
+def refuse_changed(folder: Path, planned: str, seen: Stamps) -> None:
+    """Nothing, if what was just loaded from a folder is what was planned.
+
+    Args:
+        folder: of encoders.
+        planned: its digest when the run was planned.
+        seen: its stamps then; while they are the same, nothing is hashed again.
+
+    Raises:
+        CheckpointError: its files are others by now.
+    """
+    if stamps(folder) != seen and digest_of(folder) != planned:
+        raise CheckpointError(CHANGED.format(folder))
 
 
 def config_text(config: CheCheckpointSpec) -> str:

@@ -77,6 +77,10 @@ class LanguageModel(ABC):
     def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
         """Scores of every symbol for each hidden state."""
 
+    def least_bytes(self, length: int) -> int:
+        """Memory that one text of so many tokens takes at least, beside the weights; 0 where nobody has counted."""
+        return 0
+
     def architecture(self) -> list[tuple[str, str]]:
         """Its architecture and shape for a reader: what is told, and what it is."""
         return [("architecture", type(self).__name__)]

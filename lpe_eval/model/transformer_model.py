@@ -57,6 +57,12 @@ class TransformerModel(LanguageModel):
     def attention(self) -> str:
         return "+".join(self.model.path_names())
 
+    def least_bytes(self, length: int) -> int:
+        shape, item = self.spec.model, self.dtype.itemsize
+        # Hidden states and keys; of the last layer only some rows may be wanted.
+        dense = 4 * shape.heads * length**2 if self.attention == "dense" and shape.layers > 1 else 0
+        return 2 * item * length * shape.width + dense
+
     def architecture(self) -> list[tuple[str, str]]:
         shape = self.spec.model
         head = "adaptive" if shape.adaptive else "tied to the input" if shape.tied_embeddings else "its own"

@@ -11,7 +11,8 @@ from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.fingerprint import fingerprint
 from lpe_eval.spec.model_spec import ModelSpec
 from lpe_eval.spec.ppl_spec import parse_lengths
-from lpe_eval.spec.tasks import read_yaml, tasks_folder
+from lpe_eval.spec.tasks import LARGEST_SEED, read_yaml, tasks_folder
+from lpe_eval.spec.train_spec import refuse_huge
 
 LONGEST_STRING = 1 << 16
 """Longer strings are taken for a slip of the keyboard."""
@@ -92,7 +93,7 @@ class CheProtocol(BaseModel):
     warmup_steps: int = Field(default=0, ge=0)
     cooldown_steps: int = Field(default=0, ge=0)
     seeds: tuple[int, ...] = Field(min_length=1)
-    data_seed: int = 0
+    data_seed: int = Field(default=0, ge=-LARGEST_SEED, le=LARGEST_SEED)
     clip_norm: float = Field(default=1.0, gt=0)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     check_every: int = Field(ge=1)
@@ -103,7 +104,7 @@ class CheProtocol(BaseModel):
     in_range_lengths: tuple[int, ...] = Field(min_length=1)
     samples: int = Field(default=512, ge=1)
     sub_batch: int = Field(default=64, ge=1)
-    test_seed: int = 1
+    test_seed: int = Field(default=1, ge=-LARGEST_SEED, le=LARGEST_SEED)
     source: str = ""
 
     @field_validator("test_lengths", "in_range_lengths", mode="before")
@@ -130,6 +131,9 @@ class CheProtocol(BaseModel):
             raise ValueError(f"in_range_lengths must not exceed the longest trained string, {longest}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+        if any(abs(seed) > LARGEST_SEED for seed in self.seeds):
+            raise ValueError(f"a seed must be between {-LARGEST_SEED} and {LARGEST_SEED}")
+        refuse_huge(self.encoder(EncodingSpec(name="none"), 1, 1, 1))
         if any(rate <= 0 for rate in self.learning_rates):
             raise ValueError("a learning rate must be above zero")
         return self
@@ -192,7 +196,7 @@ class CheSpec(BaseModel):
     tasks: tuple[str, ...] | Literal["all"] = "all"
     lengths: tuple[int, ...] | None = None
     samples: int | None = Field(default=None, ge=1)
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=-LARGEST_SEED, le=LARGEST_SEED)
     deepmind_compat: bool = False
     device: str = "auto"
 

@@ -73,6 +73,15 @@ class ModelSpec(BaseModel):
     initial_weights: Literal["normal", "fan_in"] = "normal"
     """"fan_in": truncated normal of deviation 1 / sqrt(fan in), as Haiku; `Transformer.initialise` has the rest."""
 
+    @property
+    def least_weights(self) -> int:
+        """How many weights it has at least: tables and matrices, without encodings, norms and biases."""
+        table = 0 if self.adaptive is not None else self.vocab_size * self.width
+        head = (
+            0 if self.adaptive is not None or self.tied_embeddings else (self.outputs or self.vocab_size) * self.width
+        )
+        return table + head + self.layers * (4 * self.width + 2 * self.mlp_width) * self.width
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelSpec":
         if self.width % self.heads:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serial
 
 from lpe_eval.errors import SpecError
 from lpe_eval.plain import printable
+from lpe_eval.screen import visible
 from lpe_eval.spec.corpus_spec import CorpusSpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.spec.tasks import LARGEST_SEED, Bos, PerplexityTask, Tail
@@ -86,6 +87,8 @@ class PerplexitySpec(BaseModel):
             alias = reference.partition("=")[0]
             if alias != reference and printable(alias) != alias:
                 raise ValueError(f"the name {printable(alias)} has bytes that are not UTF-8; choose another one")
+            if alias != reference and visible(alias) != alias:
+                raise ValueError(f"the name {visible(alias)} has characters that cannot be printed; choose another one")
         return tuple(dict.fromkeys(models))
 
     @model_validator(mode="after")

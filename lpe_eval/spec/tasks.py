@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpe_eval.errors import SpecError, UnknownName
-from lpe_eval.plain import Unreadable, read_plain, yaml_of
+from lpe_eval.plain import Unreadable, endless_number, read_plain, yaml_of
 from lpe_eval.spec.corpus_spec import CorpusSpec
 from lpe_eval.spec.fingerprint import fingerprint
 from lpe_eval.spec.protocol_spec import ProtocolSpec
@@ -130,7 +130,7 @@ def parse_spec(raw: Any, kind: type[Spec], where: str) -> Spec:
         SpecError: a value does not fit.
     """
     try:
-        return kind.model_validate(raw)
+        found = kind.model_validate(raw)
     except ValidationError as error:
         # A misspelt key is told before the right one that is then missing.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
@@ -141,6 +141,10 @@ def parse_spec(raw: Any, kind: type[Spec], where: str) -> Spec:
             raise UnknownName(f"key of {holder}", str(wrong), _known(kind, around)) from error
         detail = first["msg"].removeprefix("Value error, ")
         raise SpecError(f"{where}{', ' + place if place else ''}: {detail}") from error
+    for key, value in raw.items() if isinstance(raw, dict) else ():
+        if (number := endless_number(value)) is not None:
+            raise SpecError(f"{where}, {key}: a number is too large ({number})")
+    return found
 
 
 def _known(kind: type[BaseModel], around: Sequence[int | str]) -> list[str]:

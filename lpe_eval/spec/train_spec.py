@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
+from lpe_eval.screen import visible
 from lpe_eval.spec.corpus_spec import CorpusSpec
 from lpe_eval.spec.model_spec import ModelSpec
 from lpe_eval.spec.tasks import LARGEST_SEED
 
-_MOST_WEIGHTS = 10**12
-"""Models with more weights are taken for a slip of the keyboard."""
+_MOST_WEIGHTS, _MOST_LAYERS = 10**12, 10**5
+"""Models with more of them are taken for a slip of the keyboard."""
 
 
 class TrainSpec(BaseModel):
@@ -58,11 +59,13 @@ class TrainSpec(BaseModel):
                 f"batch_tokens {self.batch_tokens} is not a multiple of train_length {self.model.train_length}"
             )
         refuse_huge(self.model)
+        if visible(self.name) != self.name:
+            raise ValueError(f"the name {visible(self.name)} has characters that cannot be printed; choose another one")
         return self
 
 
 def refuse_huge(model: ModelSpec) -> None:
     """Raises ValueError where a shape has more weights than any machine holds."""
-    n_weights = model.vocab_size * model.width + model.layers * (4 * model.width + 2 * model.mlp_width) * model.width
-    if n_weights > _MOST_WEIGHTS:
-        raise ValueError(f"a model of {n_weights:.1e} weights cannot be held; lower its width or its number of layers")
+    if model.least_weights > _MOST_WEIGHTS or model.layers > _MOST_LAYERS:
+        told = f"{min(model.least_weights, 10**30):.1e} weights in {min(model.layers, 10**30):.1e} layers"
+        raise ValueError(f"a model of {told} cannot be held; lower its width or its number of layers")

@@ -19,7 +19,7 @@ from lpe_eval.measure.progress import Advance
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.records import LogRow
 from lpe_eval.spec.train_spec import TrainSpec
-from lpe_eval.train.snapshot import opened_snapshot, snapshot_of
+from lpe_eval.train.snapshot import SnapshotError, opened_snapshot, refuse_misfit, snapshot_of
 
 _LOG_EVERY = 20
 
@@ -86,9 +86,15 @@ class Trainer:
             SnapshotError: it is damaged, or of another model.
         """
         with opened_snapshot(snapshot, self.device) as state:
+            step = state["step"]
+            if type(step) is not int or not 0 <= step <= self.spec.steps:
+                raise SnapshotError(f"step {step!r} is none of {self.spec.steps}")
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
+            # Rates and decays are the recipe's; what the snapshot says of them need not be believed.
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+            refuse_misfit(self.optimizer)
+            self.step = step
 
     def run(self) -> Iterator[TrainingStep]:
         """Trains to the last step, yielding after each.
@@ -169,7 +175,7 @@ def train_text(trainer: Trainer, seconds_before: float, advance: Advance) -> Ite
         pending.append(step)
         validated = step.valid_nll_nats is not None
         if validated or step.step % _LOG_EVERY == 0:
-            row = _log_row(pending, seconds_before + time.monotonic() - began)
+            row = _log_row(pending, seconds_before + max(time.monotonic() - began, 0.0))
             pending.clear()
             yield Logged(row, trainer.snapshot() if validated and step.step < trainer.spec.steps else None)
             shown = f"{trainer.spec.name}  loss {row.train_nll_nats:.3f}"

@@ -95,7 +95,11 @@ def test_an_encoder_that_forgot_a_problem_fails_and_problem_and_lengths_are_name
 
 
 def test_other_strings_are_not_comparable(encoder: Path, baseline: Path, tmp_path: Path):
-    result = scored(encoder, tmp_path / "run", "--seed", 5, "--baseline", baseline)
+    refused = scored(encoder, tmp_path / "run", "--seed", 5, "--baseline", baseline)
+    assert refused.exit_code == 2 and not (tmp_path / "run").exists()
+    assert "none of the strings is one of the baseline's; give its --samples and --seed" in refused.output
+    assert scored(encoder, tmp_path / "run", "--seed", 5).exit_code == 0
+    result = command("compare", tmp_path / "run", "--baseline", baseline)
     assert result.exit_code == 2
     told = "only 0 % of the baseline's answers are to strings of the run; give its --samples and --seed"
     assert told in result.output.replace("\n", " ")

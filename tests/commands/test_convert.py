@@ -150,5 +150,4 @@ def test_a_failure_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "replace", full)
     assert "No space left" in convert(folder, tmp_path / "out", code=1)
     monkeypatch.undo()
-    assert {each.name for each in tmp_path.iterdir()} <= {"mine", "out"}
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [each.name for each in tmp_path.iterdir()] == ["mine"]

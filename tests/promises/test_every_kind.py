@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 from lpe_eval.cli import app
 from lpe_eval.registry import KINDS
 from lpe_eval.report.folders.provenance import read_provenance
+from tests.support.warm import Warm, warm
 
 ROOT = Path(__file__).parents[2]
 BASELINES = sorted(path for path in (ROOT / "results" / "baselines").iterdir() if path.is_dir())
@@ -39,7 +39,13 @@ EVERY_PROVENANCE = {"kind", "run", "models", "seeds", "dtype", "attention", "env
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    with warm(tmp_path_factory.mktemp("warm")) as helper:
+        yield helper
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, processes: Warm) -> Path:
     """A folder with a text and a study's spec, and one run of each kind."""
     home = tmp_path_factory.mktemp("home")
     (home / "text").mkdir()
@@ -47,15 +53,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (home / "text" / f"{split}.txt").write_text(" ".join(f"word{(each * each) % 91}" for each in range(300)))
     (home / "study.yaml").write_text(yaml.safe_dump(STUDY))
     for kind, command in COMMANDS.items():
-        done = started(home, *command, "--out", kind, "--quiet")
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = processes.run([*command, "--out", kind, "--quiet"], home)
+        assert done.code == 0, done.stdout + done.stderr
     return home
-
-
-def started(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, "-m", "lpe_eval", *arguments]
-    return subprocess.run(command, cwd=home, capture_output=True, env=environment, text=True, errors="replace")
 
 
 def lpe_eval(*arguments: object) -> str:
@@ -100,25 +100,25 @@ def test_every_baseline_that_ships_is_shown_and_cited(folder: Path):
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_an_argument_that_is_not_utf8_ends_in_no_traceback(home: Path, kind: str, tmp_path: Path):
+def test_an_argument_that_is_not_utf8_ends_in_no_traceback(processes: Warm, home: Path, kind: str, tmp_path: Path):
     shutil.copytree(home / "text", tmp_path / "text")
     shutil.copy(home / "study.yaml", tmp_path)
     out = os.fsdecode(b"out-\xff")
-    done = started(tmp_path, *COMMANDS[kind], "--out", out, "--quiet")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = processes.run([*COMMANDS[kind], "--out", out, "--quiet"], tmp_path)
+    assert done.code == 0, done.stdout + done.stderr
     assert read_provenance(tmp_path / out)["starts"][0]["argv"][-2] == out
-    assert "Traceback" not in started(tmp_path, "show", out).stderr
+    assert "Traceback" not in processes.run(["show", out], tmp_path).stderr
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_a_start_that_goes_on_keeps_the_starts_before_it(home: Path, kind: str, tmp_path: Path):
+def test_a_start_that_goes_on_keeps_the_starts_before_it(processes: Warm, home: Path, kind: str, tmp_path: Path):
     shutil.copytree(home, tmp_path / "home")
     folder = tmp_path / "home" / kind
     # What a kill at some moment leaves: of a training no checkpoint, of the others a unit less.
     gone = {"speed": "speed.csv", "train": "model.safetensors", "study": "first/model.safetensors"}
     (folder / gone[kind] if kind in gone else next(folder.glob("cells/*.json"))).unlink()
-    done = started(tmp_path / "home", *COMMANDS[kind], "--out", kind, "--quiet")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = processes.run([*COMMANDS[kind], "--out", kind, "--quiet"], tmp_path / "home")
+    assert done.code == 0, done.stdout + done.stderr
     assert len(read_provenance(folder)["starts"]) == 2
     if kind != "speed":
         for table in ("rows.csv", "che.csv", "model.safetensors", "first/model.safetensors"):
@@ -127,35 +127,39 @@ def test_a_start_that_goes_on_keeps_the_starts_before_it(home: Path, kind: str, 
 
 
 @pytest.mark.parametrize("kind", [kind for kind in COMMANDS if kind != "study"])
-def test_somebody_elses_folder_is_never_written_to(home: Path, kind: str, tmp_path: Path):
+def test_somebody_elses_folder_is_never_written_to(processes: Warm, home: Path, kind: str, tmp_path: Path):
     shutil.copytree(home / "text", tmp_path / "text")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("mine")
     for more in ((), ("--overwrite",)):
-        done = started(tmp_path, *COMMANDS[kind], "--out", "thesis", "--quiet", *more)
-        assert done.returncode == 1 and "holds files that are no run (thesis.tex)" in " ".join(done.stderr.split())
+        done = processes.run([*COMMANDS[kind], "--out", "thesis", "--quiet", *more], tmp_path)
+        assert done.code == 1 and "holds files that are no run (thesis.tex)" in " ".join(done.stderr.split())
         assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["thesis.tex"]
 
 
-def test_what_a_run_has_in_it_beside_its_own_files_is_kept_when_it_is_discarded(home: Path, tmp_path: Path):
+def test_what_a_run_has_in_it_beside_its_own_files_is_kept_when_it_is_discarded(
+    processes: Warm, home: Path, tmp_path: Path
+):
     shutil.copytree(home, tmp_path / "home")
     for kind in ("ppl", "che", "speed", "train"):
         (tmp_path / "home" / kind / "notes.txt").write_text("mine")
-        done = started(tmp_path / "home", *COMMANDS[kind], "--out", kind, "--quiet", "--overwrite")
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = processes.run([*COMMANDS[kind], "--out", kind, "--quiet", "--overwrite"], tmp_path / "home")
+        assert done.code == 0, done.stdout + done.stderr
         assert (tmp_path / "home" / kind / "notes.txt").read_text() == "mine"
         assert len(read_provenance(tmp_path / "home" / kind)["starts"]) == 1
 
 
 @pytest.mark.parametrize("kind", ["speed", "train"])
-def test_a_folder_that_an_earlier_version_wrote_without_a_marker_goes_on(home: Path, kind: str, tmp_path: Path):
+def test_a_folder_that_an_earlier_version_wrote_without_a_marker_goes_on(
+    processes: Warm, home: Path, kind: str, tmp_path: Path
+):
     shutil.copytree(home, tmp_path / "home")
     folder = tmp_path / "home" / kind
     (folder / "run.json").unlink()
     assert KINDS.load(kind).title in lpe_eval("show", folder)
-    done = started(tmp_path / "home", *COMMANDS[kind], "--out", kind, "--quiet")
-    assert done.returncode == 0 and (folder / "run.json").exists(), done.stdout + done.stderr
+    done = processes.run([*COMMANDS[kind], "--out", kind, "--quiet"], tmp_path / "home")
+    assert done.code == 0 and (folder / "run.json").exists(), done.stdout + done.stderr
     (folder / "run.json").unlink()
     other = [*COMMANDS[kind], "--width", "32"]
-    done = started(tmp_path / "home", *other, "--out", kind, "--quiet")
-    assert done.returncode == 1 and "holds another run" in " ".join(done.stderr.split())
+    done = processes.run([*other, "--out", kind, "--quiet"], tmp_path / "home")
+    assert done.code == 1 and "holds another run" in " ".join(done.stderr.split())

@@ -437,7 +437,7 @@ ROWS = [
     Row("answers into a run of perplexity", che("--out", "finished"), 1, "finished holds", encoders),
     Row("a protocol of problems that is no YAML", ["che", "--train", "--encoding", "rope", "--protocol", "a.yaml"], 2,
         "a.yaml", lambda: put("a.yaml", "steps: [")),
-    Row("a baseline of problems that is none", che("--baseline", "nobody"), 2, "no run or baseline named 'nobody'",
+    Row("a baseline of problems that is none", che("--baseline", "nobody"), 2, "no baseline named 'nobody'",
         encoders),
 ]  # fmt: skip
 

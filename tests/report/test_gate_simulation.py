@@ -118,7 +118,9 @@ def at_most(wanted: float, count: int) -> float:
 def test_without_a_change_the_default_rules_give_at_most_the_nominal_share_of_false_alarms(noise, shape):
     found = simulate(0.0, Rules(), noise=noise, shape=shape)
     assert share(found, "worse") <= nominal(3) + 1 / len(found)
-    assert share(found, "worse") + share(found, "better") + share(found, "same") == 1
+    # Three times the noise leaves a change of 1 % unseen, which is said and does not pass.
+    assert share(found, "inconclusive") <= 0.01 if noise == NOISE else share(found, "inconclusive") >= 0.99
+    assert share(found, "worse") + share(found, "better") + share(found, "same") + share(found, "inconclusive") == 1
 
 
 @pytest.mark.parametrize("text", [default_text, many_documents])

@@ -29,7 +29,7 @@ from torch import nn
 from lpe_eval.errors import CheckpointError, SpecError
 from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.foreign.rope_override import overridden, parse_override, rotary_modules, verify
-from lpe_eval.model.foreign.transformers_config import depends_on_length, encoding_label, train_length
+from lpe_eval.model.foreign.transformers_config import depends_on_length, encoding_label, refuse_larger, train_length
 from lpe_eval.model.foreign.transformers_library import failures_told, import_transformers, major, quiet
 from lpe_eval.model.foreign.transformers_model import FrozenRotary, TransformersModel
 from lpe_eval.model.language_model import LanguageModel, ModelFacts
@@ -66,7 +66,8 @@ class HuggingFace(CheckpointFormat):
 
     @classmethod
     def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
-        source = _source(path, options)
+        with failures_told(f"hf:{path}", Path(path).is_dir()):
+            source = _source(path, options)
         return Peek(source.name, source.tokenizer, source.digest)
 
     @classmethod
@@ -77,7 +78,11 @@ class HuggingFace(CheckpointFormat):
 
     @classmethod
     def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
-        source = _source(path, options)
+        with failures_told(f"hf:{path}", Path(path).is_dir()):
+            return cls._opened(_source(path, options), options)
+
+    @classmethod
+    def _opened(cls, source: "_Source", options: LoadOptions) -> LanguageModel:
         model = _build(source, options)
         config = source.config.to_dict()
         rotary = [FrozenRotary.of(module) for module in rotary_modules(model)]
@@ -149,6 +154,8 @@ def _source(path: str | Path, options: LoadOptions) -> _Source:
     length = train_length(config.to_dict())
     if commit is None:
         digest = _folder_digest(folder, where, options.trust_remote_code)
+        held = sum(file.stat().st_size for file in {found for each in _WEIGHTS for found in folder.glob(each)})
+        refuse_larger(config.to_dict(), held, where)
     else:
         digest = hashlib.sha256(f"{place}@{commit}".encode()).hexdigest()
     name = folder.resolve().name if local else place.rpartition("/")[2]

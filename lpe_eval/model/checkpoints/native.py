@@ -21,6 +21,7 @@ from torch import Tensor
 from lpe_eval.errors import CheckpointError, LpeEvalError, OutputError
 from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.language_model import LanguageModel
+from lpe_eval.model.needed_memory import WEIGHT, model_shortfall
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill, state_of
 from lpe_eval.model.weight_files import stored_types
@@ -56,6 +57,8 @@ class Native(CheckpointFormat):
         spec = _read_config(path)
         weights = _read_weights(path / _WEIGHTS)
         _refuse_larger(spec.model, weights, path)
+        if told := model_shortfall(spec.model, WEIGHT):
+            raise CheckpointError(f"{path} {told}; measure it on a machine with more memory")
         try:
             model = Transformer(spec.model, options.attention)
         except LpeEvalError as error:
@@ -127,8 +130,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _refuse_larger(model: ModelSpec, weights: dict[str, Tensor], path: Path) -> None:
     # Before the model is built: a config may ask for more than all of the memory.
     held = sum(tensor.numel() for tensor in weights.values())
-    table = 0 if model.adaptive is not None else model.vocab_size * model.width
-    least = table + model.layers * (4 * model.width + 2 * model.mlp_width) * model.width
+    least = model.least_weights
     if least > held + _SPARE or model.layers > len(weights) + _SPARE_LAYERS:
         raise CheckpointError(
             f"{path / _WEIGHTS} does not fit its config: it holds {held} numbers, and the config needs at least {least}"

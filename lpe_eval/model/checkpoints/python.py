@@ -21,7 +21,7 @@ Choices:
       one) can be imported from while the factory runs.
     * A run opens the model twice: for its name, tokenizer and digest, and to measure it. The digest is
       over the source file, the settings and the module's weights, so a factory that draws weights
-      without a seed is another model each time.
+      without a seed is another model each time, and is not measured.
 """
 
 import hashlib

@@ -6,6 +6,8 @@ Pure functions of the config as a mapping, so that they serve checkpoints whose 
 from collections.abc import Mapping
 from typing import Any
 
+from lpe_eval.errors import CheckpointError
+
 _LEARNED = {
     "biogpt", "ctrl", "gpt2", "gpt_bigcode", "gpt_neo", "imagegpt", "openai-gpt", "opt",
     "bert-generation", "bert", "roberta", "bart", "mbart", "blenderbot", "xlm",
@@ -15,6 +17,15 @@ _LEARNED = {
 _RECURRENT = {"mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"}
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+
+_SIZES = {
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "width": ("hidden_size", "n_embd", "d_model"),
+    "embedding": ("word_embed_proj_dim", "embedding_size"),
+    "mlp": ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"),
+    "vocabulary": ("vocab_size",),
+}
+"""What configs call the sizes of which weights are made."""
 
 
 def encoding_label(config: Mapping[str, Any]) -> str:
@@ -71,3 +82,21 @@ def _rope_rules(config: Mapping[str, Any]) -> list[str] | None:
         return [str(one.get("rope_type", one.get("type", "default"))) for one in each]
     named = any(config.get(name) for name in ("rope_theta", "rotary_emb_base", "rotary_dim", "rotary_pct"))
     return ["default"] if named or config.get("position_embedding_type") == "rope" else None
+
+
+def refuse_larger(config: Mapping[str, Any], n_bytes: int, where: str) -> None:
+    """Raises CheckpointError where a config asks for more numbers than its weight files can hold, at a bit for each.
+
+    Before a module is built: so many layers may take all of the memory without a single weight.
+    """
+    sizes = {
+        what: max((config[name] for name in names if type(config.get(name)) is int), default=0)
+        for what, names in _SIZES.items()
+    }
+    width = sizes["width"]
+    table = sizes["vocabulary"] * (sizes["embedding"] or width)
+    # A layer has a norm of the model's width at the very least.
+    asked = max(table, sizes["layers"] * max(1, width), width * sizes["mlp"])
+    if asked > 8 * n_bytes:
+        told = f"{min(asked, 10**30):.1e} numbers or more that its config asks for"
+        raise CheckpointError(f"{where}: its weight files of {n_bytes} bytes do not hold the {told}")

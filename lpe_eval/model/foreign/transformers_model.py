@@ -83,6 +83,13 @@ class TransformersModel(LanguageModel):
         path = getattr(self.model.config, "_attn_implementation", None) or "eager"
         return f"hf-{path}" if self._body is not None else f"hf-{path}+full-logits"
 
+    def least_bytes(self, length: int) -> int:
+        config, item = self.model.config, self.dtype.itemsize
+        heads = getattr(config, "num_attention_heads", None)
+        whole = self._body is None and not self._partial
+        pairs = heads if self.attention.startswith("hf-eager") and isinstance(heads, int) else 0
+        return item * length * ((self.facts.vocab_size if whole else 0) + pairs * length)
+
     def architecture(self) -> list[tuple[str, str]]:
         return architecture_of(self.model)
 

@@ -1,14 +1,40 @@
-"""One file, written whole or not at all.
+"""A file or a folder, written whole or not at all.
 
-The text goes to a neighbour with the ending `.partial`, is forced to disk, and takes the name of
-the file in one step. A process that dies at any moment leaves the old file or the new one.
+A file goes to a neighbour with the ending `.partial`, is forced to disk, and takes its name in one step. A process that
+dies at any moment leaves the old file or the new one.
+
+A folder is filled under a name that no other process has, `.NAME.PID-RANDOM.partial` beside it, and forced to disk.
+Then, under the lock `.NAME.lock`, it takes its name:
+
+    nothing there     one rename; of several processes exactly one wins
+    a folder there    the two change places in one step (renameat2 with RENAME_EXCHANGE), and the old one is removed
+    no such step      (another kernel or file system) the old one goes to `.NAME.aside` and the new one takes its
+                      place; where a process died between the two, the next to write or to look for it puts it back
+
+Choices:
+    * Whoever fills a folder holds it by a lock of the kernel, which goes with the process. A folder under a private
+      name that nobody holds is what a killed process left: the next to write that name removes it.
+    * A file system that cannot lock folders keeps such leftovers; they harm nothing.
 """
 
 import contextlib
+import ctypes
+import errno
+import fcntl
 import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from lpe_eval.report.folders.lock import is_still_there, waited_for
+
 PARTIAL = ".partial"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_SUCH_STEP = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
+"""What renameat2 says where kernel, file system or sandbox lack it."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -28,8 +54,152 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _force(path.parent)
+
+
+def write_folder(target: Path, fill: Callable[[Path], object], overwrite: bool) -> None:
+    """Makes the folder `target` of what `fill` writes into the empty folder that it is given.
+
+    Args:
+        target: no symbolic link; its parents are made.
+        fill: writes regular files, and no folders.
+        overwrite: replace the folder that is there, with all that is in it.
+
+    Raises:
+        FileExistsError: there is a folder at `target` that is not empty, and `overwrite` is not set.
+        OSError: the folder cannot be written; what was there before is untouched.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
+    with _private(target) as partial:
+        fill(partial)
+        for file in partial.iterdir():
+            _force(file)
+        _force(partial)
+        with waited_for(_lock(target)):
+            _put_back(target)
+            _take_name(partial, target, overwrite)
+        _force(target.parent)
+
+
+def put_back(target: Path) -> None:
+    """Undoes a replacement that was cut short; nothing where there was none.
+
+    Raises:
+        OSError: it cannot be undone.
+    """
+    if _aside(target).exists():
+        with waited_for(_lock(target)):
+            _put_back(target)
+
+
+def _take_name(partial: Path, target: Path, overwrite: bool) -> None:
     try:
-        os.fsync(folder)
+        partial.replace(target)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not overwrite:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+    try:
+        exchange(partial, target)
+        return
+    except OSError as error:
+        if error.errno not in _NO_SUCH_STEP:
+            raise
+    target.rename(_aside(target))
+    try:
+        partial.rename(target)
+    except BaseException:
+        _aside(target).rename(target)
+        raise
+    shutil.rmtree(_aside(target), ignore_errors=True)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Two folders of one file system change places in one step.
+
+    Raises:
+        OSError: they do not; `errno` is ENOSYS where the C library has no such function.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one))
+
+
+@contextmanager
+def _private(target: Path) -> Iterator[Path]:
+    """An empty folder that no other process touches; it is gone afterwards, whatever stands in it then."""
+    while True:
+        partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+        partial.mkdir()
+        held = _held(partial)
+        if held is not None:
+            break
+    try:
+        yield partial
     finally:
-        os.close(folder)
+        shutil.rmtree(partial, ignore_errors=True)
+        os.close(held)
+
+
+def _held(folder: Path) -> int | None:
+    """A descriptor that holds a folder until it is closed; None where somebody else holds or removes it."""
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = is_still_there(opened, folder)
+    except OSError as error:
+        mine = not isinstance(error, BlockingIOError)
+    if mine:
+        return opened
+    os.close(opened)
+    return None
+
+
+def _remove_leftovers(target: Path) -> None:
+    name = re.compile(rf"\.{re.escape(target.name)}\.\d+-[0-9a-f]{{8}}{re.escape(PARTIAL)}")
+    for found in [each for each in target.parent.iterdir() if name.fullmatch(each.name)]:
+        with contextlib.suppress(OSError):
+            opened = os.open(found, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(found, ignore_errors=True)
+            finally:
+                os.close(opened)
+
+
+def _put_back(target: Path) -> None:
+    """The caller has the lock, so an aside that is there is nobody's."""
+    aside = _aside(target)
+    if not aside.exists():
+        return
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.rename(target)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.aside")
+
+
+def _lock(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
+
+
+def _force(path: Path) -> None:
+    """Forces a file, or the names in a folder, to disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -3,6 +3,8 @@
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lpe_eval.errors import OutputError
@@ -23,7 +25,7 @@ def hold(directory: Path) -> int:
             raise OutputError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still_there(lock, directory / LOCK):
+            if is_still_there(lock, directory / LOCK):
                 return lock
         except BlockingIOError as error:
             os.close(lock)
@@ -43,8 +45,33 @@ def release(lock: int, directory: Path) -> None:
     os.close(lock)
 
 
-def _is_still_there(lock: int, path: Path) -> bool:
-    # Whoever held it before may have removed the file between our opening it and locking it.
+@contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Holds a lock of its own file, once whoever has it is done; the file is gone afterwards.
+
+    Raises:
+        OSError: the place cannot be written to or locked.
+    """
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if is_still_there(lock, path):
+                break
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(lock)
+
+
+def is_still_there(lock: int, path: Path) -> bool:
+    """Whether an open file or folder has that path: whoever held it before may have removed it."""
     try:
         return os.path.samestat(os.fstat(lock), path.stat())
     except FileNotFoundError:

@@ -6,21 +6,23 @@
         provenance.json  spec.yaml       where it was made, of what; `lpe-eval run spec.yaml` measures the same again
         run.json                         which run it is
 
-It is a run folder in every respect, so whatever reads runs reads baselines. A name is looked up below the current
-directory and then among the baselines that come with the package; a path is any run's folder.
+It is a run folder in every respect, so whatever reads runs reads baselines. A name is looked up below
+`results/baselines` and then among the baselines that come with the package. What has a slash is the path of any run's
+folder, and so are `.`, `..` and what begins with `~`: a folder that happens to lie in the current directory is never
+taken for the baseline of that name.
 
 Refused as a baseline: a run that was interrupted, and one with a cell that failed, since a failure is an accident of
 one day and not what later runs should be held to. `n/a` and `error` are answers and are kept.
 """
 
+import contextlib
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import lpe_eval
 from lpe_eval.errors import OutputError, SpecError, UnknownName
-from lpe_eval.report.folders.atomic import PARTIAL, write_atomically
+from lpe_eval.report.folders.atomic import put_back, write_folder
 from lpe_eval.report.folders.folder import SPEC
 from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.folders.provenance import NAME as PROVENANCE
@@ -31,24 +33,26 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def find_baseline(text: str) -> Path:
-    """The folder of a run at the path `text`, or of the baseline called so.
+    """The folder of the baseline called `text`, or of the run at that path.
 
     Raises:
         OutputError: there is a folder at that path, and it holds no run.
-        UnknownName: there is neither a folder nor a baseline.
+        UnknownName: there is no baseline of that name.
+        SpecError: there is no folder at that path, or the name is that of a folder and of no baseline.
     """
-    path = Path(text).expanduser()
-    if read_marker(path) is not None:
-        return path
+    if "/" in text or text in (".", "..") or text.startswith("~"):
+        return _run_at(Path(text).expanduser())
     places = (FOLDER, *_shipped())
     if _NAME.fullmatch(text):
+        with contextlib.suppress(OSError):
+            put_back(FOLDER / text)
         for place in places:
             if read_marker(place / text) is not None:
                 return place / text
-    if path.is_dir():
-        raise OutputError(f"{path} holds no run: it has no {MARKER}; give the folder that a run was written to")
+    if Path(text).is_dir():
+        raise SpecError(f"there is no baseline named {text!r}; for the folder of that name write ./{text}")
     known = {found.parent.name for place in places for found in place.glob(f"*/{MARKER}")}
-    raise UnknownName("run or baseline", text, known or {"none; make one with lpe-eval compare RUN --bless NAME"})
+    raise UnknownName("baseline", text, known or {"none; make one with lpe-eval compare RUN --bless NAME"})
 
 
 def write_baseline(folder: Path, content: Mapping[str, bytes], name: str, overwrite: bool) -> Path:
@@ -67,26 +71,33 @@ def write_baseline(folder: Path, content: Mapping[str, bytes], name: str, overwr
     if not _NAME.fullmatch(name):
         raise SpecError(f"a baseline cannot be called {name!r}; use letters, digits, dots, dashes and underscores")
     target = FOLDER / name
-    if target.exists() and not overwrite:
-        raise SpecError(f"there is a baseline {target}; replace it with --overwrite or choose another name")
-    if target.exists() and read_marker(target) is None:
-        raise OutputError(f"{target} holds files that are no baseline; choose another name")
+    taken = SpecError(f"there is a baseline {target}; replace it with --overwrite or choose another name")
     kept = {each: read_bytes(folder / each) for each in (PROVENANCE, SPEC, MARKER)}
-    partial, old = FOLDER / f".{name}{PARTIAL}", FOLDER / f".{name}.old{PARTIAL}"
-    try:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
-        partial.mkdir(parents=True)
-        # The marker comes last, so that a folder that was cut short is no run's.
+
+    def fill(partial: Path) -> None:
         for each, bytes_ in {**content, **kept}.items():
-            write_atomically(partial / each, bytes_)
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+            (partial / each).write_bytes(bytes_)
+
+    try:
+        put_back(target)
+        if target.exists() and not overwrite:
+            raise taken
+        if target.exists() and read_marker(target) is None:
+            raise OutputError(f"{target} holds files that are no baseline; choose another name")
+        write_folder(target, fill, overwrite)
     except OSError as error:
+        if isinstance(error, FileExistsError) and target.is_dir():
+            raise taken from error
         raise OutputError(f"cannot write {target}: {error.strerror}; the run itself is untouched") from error
     return target
+
+
+def _run_at(path: Path) -> Path:
+    if read_marker(path) is not None:
+        return path
+    if path.is_dir():
+        raise OutputError(f"{path} holds no run: it has no {MARKER}; give the folder that a run was written to")
+    raise SpecError(f"there is no folder {path}; give the folder that a run was written to, or a baseline's name")
 
 
 def _shipped() -> list[Path]:

@@ -41,7 +41,7 @@ def che_entries(directory: Path, source: str) -> list[Entry]:
         for each in strings.to_dict("records"):
             name = str(each["model"]), str(each["task"])
             chosen[name] = int(each["run_index"])
-            place = f"{each['test_set']}, string {int(each['string'])}"
+            place = unit_of(str(each["test_set"]), int(each["string"]))
             right, counted = float(each["n_correct"]), int(each["n_tokens"])
             blocks.setdefault((*name, int(each["length"])), []).append(BlockSum(place, place, 0, right, counted, 0, 0))
         found = []
@@ -56,6 +56,11 @@ def che_entries(directory: Path, source: str) -> list[Entry]:
     except UNFIT as error:
         raise OutputError(f"the run {source} is damaged ({error}); measure anew") from error
     return found
+
+
+def unit_of(test_set: str, string: int) -> str:
+    """What tells a string from all others: the hash of its test set, and its place there."""
+    return f"{test_set}, string {string}"
 
 
 def _entry(row: dict[Any, Any], blocks: list[BlockSum], checkpoint: str | None, source: str) -> Entry:

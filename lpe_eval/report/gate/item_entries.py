@@ -4,6 +4,7 @@ An item stands where a document does for text: its count is its tokens, its tota
 they have the same digest.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,17 +44,27 @@ def item_entries(
             sums.setdefault(key, []).append(BlockSum(str(each["item"]), str(each["digest"]), 0, total, count, 0, 0))
         models = provenance.get("models", {})
         return [
-            _entry(row, sums.get((row["model"], row["length"], row["metric"]), []), models, source)
+            _entry(row, sums.get((row["model"], row["length"], row["metric"]), []), models, worse_is[metric], source)
             for row in rows
-            if row["metric"] in worse_is or row["metric"] == ""
+            if (metric := row["metric"]) in worse_is
         ]
     except UNFIT as error:
         raise OutputError(f"the run {source} is damaged ({error}); measure anew") from error
 
 
 def _entry(
-    row: Mapping[str, Any], sums: Sequence[BlockSum], models: Mapping[str, Mapping[str, Any]], source: str
+    row: Mapping[str, Any],
+    sums: Sequence[BlockSum],
+    models: Mapping[str, Mapping[str, Any]],
+    worse_is: int,
+    source: str,
 ) -> Entry:
+    if row["status"] == "ok":
+        total, count = math.fsum(each.nll_nats for each in sums), sum(each.n_tokens for each in sums)
+        if not count or not math.isclose(row["value"], total / count, rel_tol=1e-9, abs_tol=1e-9):
+            found = f"{total / count:.6g}" if count else "nothing"
+            place = f"{row['model']} at {row['length']}: {row['metric']}"
+            raise ValueError(f"{place} is {row['value']} in the table, {found} by the sums of its items")
     settings = {
         "task": f"{row['task']}, version {row['task_version']}",
         "protocol": "",
@@ -63,4 +74,5 @@ def _entry(
     }
     shown = {**row, "protocol": "", "stride": None}
     digest = models.get(row["model"], {}).get("digest")
-    return Entry(shown, sums, settings, None, None if digest is None else str(digest), source)
+    checkpoint = None if digest is None else str(digest)
+    return Entry(shown, sums, settings, None, checkpoint, source, direction=float(worse_is))

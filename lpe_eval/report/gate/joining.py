@@ -4,6 +4,10 @@ A model is its name: a release is compared with the one before it under one name
 (`alibi@2`) is one of several trainings of a recipe, so `alibi@1`, `alibi@2` and an `alibi` of a second baseline are
 replicates of `alibi`.
 
+A row of a run answers for the row of the same name. It answers for other trainings of its recipe only where it is a
+new training: a numbered one, if no baseline has that number; one without a number, in each baseline that has nothing
+called just so. What no row answers for is missing, so one of several numbered models cannot vanish unseen.
+
 Rows meet first where every key column is equal, and then, of those left over, with the row of the same model, length
 and metric that differs in the fewest ways; what differs makes the two not comparable unless it is allowed. What is
 left of the baseline after that is missing from the run, and what is left of the run is new.
@@ -31,8 +35,7 @@ from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.frames import UNFIT
 from lpe_eval.table import CHE_METRICS, BlockSum
 
-WORSE_IS: dict[str, float] = {"nll_nats": 1.0, "accuracy": -1.0}
-"""Metrics that are judged: 1 where more is worse, -1 where less is."""
+_JUDGED = "nll_nats"
 
 ASPECTS = ("task", "protocol", "tokenizer", "dtype", "seed")
 """Ways in which two measurements of one model at one length may differ."""
@@ -51,6 +54,15 @@ class Entry(NamedTuple):
     """Digest of the checkpoint."""
     source: str
     """What the run it comes from is called."""
+    direction: float | None = None
+    """1 where more is worse, -1 where less is; None is -1 for answers to problems and 1 for anything else."""
+
+    @property
+    def worse_is(self) -> float:
+        """1 where more is worse, -1 where less is."""
+        if self.direction is not None:
+            return self.direction
+        return -1.0 if self.row["metric"] in CHE_METRICS else 1.0
 
     @property
     def recipe(self) -> str:
@@ -87,9 +99,9 @@ def entries(run: Run, source: str) -> list[Entry]:
         OutputError: a file of the run holds what no run would write.
     """
     try:
-        blocks = _blocks(run.by_document)
-        rows = [row for row in run.rows.to_dict("records") if row["metric"] in WORSE_IS]
-        return [_entry(run, row, blocks.get(_cell(row), []), source) for row in rows]
+        blocks = blocks_of(run.by_document)
+        rows = [row for row in run.rows.to_dict("records") if row["metric"] == _JUDGED]
+        return [_entry(run, row, blocks.get(cell_of(row), []), source) for row in rows]
     except UNFIT as error:
         raise OutputError(f"the run {source} is damaged ({error}); measure anew") from error
 
@@ -97,32 +109,68 @@ def entries(run: Run, source: str) -> list[Entry]:
 def join(run: Sequence[Entry], baseline: Sequence[Entry]) -> list[Match]:
     """Every row of the run in its order, then the rows of the baseline that the run lacks."""
     groups: dict[tuple, list[Entry]] = {}
+    held: dict[str, dict[str, set[str]]] = {}
     for entry in baseline:
         groups.setdefault((entry.place, *entry.settings.values()), []).append(entry)
+        held.setdefault(entry.recipe, {}).setdefault(entry.source, set()).add(str(entry.row["model"]))
     at: dict[tuple, list[tuple]] = {}
     for key in groups:
         at.setdefault(key[0], []).append(key)
-    used: dict[tuple, set[str]] = {key: set() for key in groups}
     matches: dict[int, Match] = {}
+    answered: dict[int, set[str]] = {id(entry): set() for entry in baseline}
 
-    def take(number: int, key: tuple, differing: Sequence[str]) -> None:
-        matches[number] = Match(run[number], _replicates(run[number], groups[key]), differing)
-        used[key].add(str(run[number].row["model"]))
+    def take(number: int, references: Sequence[Entry], differing: Sequence[str]) -> None:
+        matches[number] = Match(run[number], _replicates(run[number], references), differing)
+        for each in references:
+            answered[id(each)].add(str(run[number].row["model"]))
 
-    pairs: list[tuple[list[str], int, tuple]] = []
+    pairs: list[tuple[list[str], int, list[Entry]]] = []
     for number, entry in enumerate(run):
-        told_apart = [(_differing(entry, groups[key][0]), number, key) for key in at.get(entry.place, [])]
-        pairs += told_apart
-        same = [key for differing, _, key in told_apart if not differing]
-        if same:
-            take(number, same[0], ())
-    exact = {key for key, models in used.items() if models}
-    for differing, number, key in sorted(pairs, key=lambda pair: len(pair[0])):
+        model = str(entry.row["model"])
+        for key in at.get(entry.place, []):
+            mine = [each for each in groups[key] if _answers(model, each, held[entry.recipe])]
+            if mine:
+                pairs.append((_differing(entry, mine[0]), number, mine))
+    for differing, number, mine in pairs:
+        if not differing and number not in matches:
+            take(number, mine, ())
+    exact = {each for each, models in answered.items() if models}
+    for differing, number, mine in sorted(pairs, key=lambda pair: len(pair[0])):
         # A row of the baseline is spent on one row of a model, though several replicates may share it.
-        if number not in matches and key not in exact and str(run[number].row["model"]) not in used[key]:
-            take(number, key, differing)
+        model = str(run[number].row["model"])
+        free = [each for each in mine if id(each) not in exact and model not in answered[id(each)]]
+        if number not in matches and free:
+            take(number, free, differing)
     found = [matches.get(number, Match(entry, (), ())) for number, entry in enumerate(run)]
-    return found + [Match(None, groups[key], ()) for key in groups if not used[key]]
+    return found + [
+        Match(None, absent, ())
+        for group in groups.values()
+        for absent in _by_name([each for each in group if not answered[id(each)]], whole=group)
+    ]
+
+
+def _answers(model: str, reference: Entry, held: Mapping[str, set[str]]) -> bool:
+    """Whether a row of `model` answers for `reference`, a training of its recipe.
+
+    Args:
+        model: the row's model.
+        reference: a row of a baseline.
+        held: the models of the recipe that each baseline has.
+    """
+    if reference.row["model"] == model:
+        return True
+    numbered = recipe(model) != model
+    return not any(model in names for source, names in held.items() if numbered or source == reference.source)
+
+
+def _by_name(absent: Sequence[Entry], whole: Sequence[Entry]) -> list[list[Entry]]:
+    """Missing rows, one for each model; one for the recipe where none of its trainings is there."""
+    if len(absent) == len(whole):
+        return [list(absent)]
+    named: dict[str, list[Entry]] = {}
+    for each in absent:
+        named.setdefault(str(each.row["model"]), []).append(each)
+    return list(named.values())
 
 
 def _entry(run: Run, row: Mapping[Any, Any], blocks: Sequence[BlockSum], source: str) -> Entry:
@@ -148,15 +196,13 @@ def _differing(one: Entry, other: Entry) -> list[str]:
     ]
 
 
-def _replicates(entry: Entry, group: Sequence[Entry]) -> list[Entry]:
-    """Those of `group` that `entry` is compared with: itself where it is one of them, else all that differ."""
-    itself = [each for each in group if entry.checkpoint is not None and each.checkpoint == entry.checkpoint]
-    name = str(entry.row["model"])
-    namesakes = [each for each in group if name != entry.recipe and each.row["model"] == name]
-    if itself or len(namesakes) == 1:
-        return (itself or namesakes)[:1]
+def _replicates(entry: Entry, references: Sequence[Entry]) -> list[Entry]:
+    """Those that `entry` is compared with: itself where it is one of them, else all that differ."""
+    itself = [each for each in references if entry.checkpoint is not None and each.checkpoint == entry.checkpoint]
+    if itself:
+        return itself[:1]
     distinct: dict[Any, Entry] = {}
-    for number, each in enumerate(group):
+    for number, each in enumerate(references):
         distinct.setdefault(number if each.checkpoint is None else each.checkpoint, each)
     return list(distinct.values())
 
@@ -173,10 +219,11 @@ def _protocol(row: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _blocks(by_document: pd.DataFrame) -> dict[tuple, list[BlockSum]]:
+def blocks_of(by_document: pd.DataFrame) -> dict[tuple, list[BlockSum]]:
+    """The sums of `by_document.parquet`, by the cell that they are of."""
     found: dict[tuple, list[BlockSum]] = {}
     for record in by_document.to_dict("records"):
-        found.setdefault(_cell(record), []).append(
+        found.setdefault(cell_of(record), []).append(
             BlockSum(
                 str(record["document"]),
                 str(record["digest"]),
@@ -190,7 +237,8 @@ def _blocks(by_document: pd.DataFrame) -> dict[tuple, list[BlockSum]]:
     return found
 
 
-def _cell(row: Mapping[Any, Any]) -> tuple[str, str, int, int | None]:
+def cell_of(row: Mapping[Any, Any]) -> tuple[str, str, int, int | None]:
+    """The model, protocol, length and stride of a row."""
     stride = None if _absent(row["stride"]) else int(row["stride"])
     return str(row["model"]), str(row["protocol"]), int(row["length"]), stride
 

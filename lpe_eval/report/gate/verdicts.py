@@ -2,8 +2,8 @@
 
 JUnit has no standard; the report has the elements and attributes that pytest writes (its `xunit2` family, which follows
 Jenkins' schema) and that GitLab and the usual GitHub actions read: `worse` and `missing` are failures, `not comparable`
-is an error, `new` and a missing row that is allowed are skipped, the others pass. A test case is a row; its numbers are
-its `system-out`. Neither report holds a time, so the same two runs give the same bytes.
+and `inconclusive` are errors, `new` and a missing row that is allowed are skipped, the others pass. A test case is a
+row; its numbers are its `system-out`. Neither report holds a time, so the same two runs give the same bytes.
 
 In JSON, a number that is missing is null, and one that is infinite is the string `inf` or `-inf`.
 """
@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from lpe_eval.report.gate.judge import VERDICTS, Rules, Verdict, failing
+from lpe_eval.report.gate.judge import failing
+from lpe_eval.report.gate.rules import VERDICTS, Rules, Verdict
 from lpe_eval.table import CHE_METRICS
 
-REPORT_SCHEMA = 1
+REPORT_SCHEMA = 2
 """Grows by one whenever a field of the JSON report changes its meaning."""
 
-_KINDS = {"not comparable": "error", "new": "skipped", "missing": "skipped"}
+_KINDS = {"not comparable": "error", "inconclusive": "error", "new": "skipped", "missing": "skipped"}
 _CONTROL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold."""
 
@@ -34,10 +35,11 @@ def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 
 def exit_code(verdicts: Sequence[Verdict], rules: Rules) -> int:
-    """3 where a row is worse or missing, else 2 where one is not comparable, else 0."""
+    """3 where a row is worse or missing, 2 not comparable, 5 inconclusive, else 0; the first that applies."""
     if failing(verdicts, rules):
         return 3
-    return 2 if any(each.verdict == "not comparable" for each in verdicts) else 0
+    found = {each.verdict for each in verdicts}
+    return 2 if "not comparable" in found else 5 if "inconclusive" in found else 0
 
 
 def sentence(verdicts: Sequence[Verdict], verdict: str) -> str:
@@ -46,10 +48,40 @@ def sentence(verdicts: Sequence[Verdict], verdict: str) -> str:
     for each in verdicts:
         if each.verdict == verdict:
             # What every row would repeat is left out: that a missing row is not there.
-            why = percent(each.change) if math.isfinite(each.allowed) else each.reason
-            told = f"{each.length}" if verdict == "missing" else f"{each.length} ({why})"
+            told = f"{each.length}" if verdict == "missing" else f"{each.length} ({_why(each)})"
             places.setdefault((each.model, protocol(each)), []).append(told)
     return "; ".join(f"{model}, {name}, at length {', '.join(at)}" for (model, name), at in places.items())
+
+
+def _why(verdict: Verdict) -> str:
+    why = percent(verdict.change) if math.isfinite(verdict.allowed) else verdict.reason
+    if verdict.document:
+        why += f"; {verdict.document} {percent(verdict.document_change)}"
+    return why
+
+
+def reason(verdict: Verdict) -> str:
+    """Why a row got its verdict, where that is not its own change alone; else ""."""
+    if not verdict.document:
+        return verdict.reason
+    grew, allowed = percent(verdict.document_change), percent(verdict.document_allowed, "")
+    return f"{verdict.document} {grew}, where the other documents allow {allowed}"
+
+
+def remedy(verdicts: Sequence[Verdict]) -> str:
+    """What decides the inconclusive ones of these: how much more text, or how many strings or trainings."""
+    needed: dict[str, int] = {}
+    for each in verdicts:
+        if each.verdict == "inconclusive":
+            kind = (
+                "trainings in the baseline"
+                if each.method.startswith("trainings")
+                else "strings (--samples)"
+                if each.metric in CHE_METRICS
+                else "tokens of text (--max-tokens)"
+            )
+            needed[kind] = max(needed.get(kind, 0), each.needed)
+    return " and ".join(f"about {count:,} {kind}" for kind, count in needed.items())
 
 
 def protocol(verdict: Verdict) -> str:
@@ -76,7 +108,12 @@ def as_json(verdicts: Sequence[Verdict], rules: Rules, run: str, baselines: Sequ
         "schema": REPORT_SCHEMA,
         "run": run,
         "baselines": list(baselines),
-        "rules": {"tolerance": rules.tolerance, "sigmas": rules.sigmas, "allowed": sorted(rules.allowed)},
+        "rules": {
+            "tolerance": rules.tolerance,
+            "sigmas": rules.sigmas,
+            "allowed": sorted(rules.allowed),
+            "detectable": rules.detectable,
+        },
         "exit_code": exit_code(verdicts, rules),
         "counts": counts(verdicts),
         "rows": [{name: _plain(value) for name, value in each._asdict().items()} for each in verdicts],
@@ -117,7 +154,7 @@ def _case(verdict: Verdict, fails: bool) -> ElementTree.Element:
     attributes = {"classname": f"{verdict.task}.{verdict.model}", "name": name, "time": "0"}
     case = ElementTree.Element("testcase", {key: _clean(value) for key, value in attributes.items()})
     numbers = _numbers(verdict)
-    told = verdict.reason or f"{percent(verdict.change)}, allowed {percent(verdict.allowed, '')}"
+    told = reason(verdict) or f"{percent(verdict.change)}, allowed {percent(verdict.allowed, '')}"
     kind = "failure" if fails else _KINDS.get(verdict.verdict)
     if kind is not None:
         message = _clean(f"{verdict.model}, {name}: {verdict.verdict}: {told}")

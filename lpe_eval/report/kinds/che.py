@@ -12,6 +12,7 @@ from lpe_eval.report.folders.che import LAYOUT
 from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.frames import read_bytes, read_csv
 from lpe_eval.report.gate.che_entries import che_entries
+from lpe_eval.report.gate.damage import refuse_damaged
 from lpe_eval.report.gate.joining import Entry
 from lpe_eval.report.kind import Found, Kind
 from lpe_eval.report.sources import (
@@ -70,7 +71,9 @@ class AlgorithmicProblems(Kind):
 
     @classmethod
     def entries(cls, found: Found, source: str) -> list[Entry]:
-        return che_entries(found.path, source)
+        judged = che_entries(found.path, source)
+        refuse_damaged(judged, source)
+        return judged
 
     @classmethod
     def sources(cls, found: Found) -> Iterator[Source]:

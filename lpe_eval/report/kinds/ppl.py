@@ -9,6 +9,7 @@ from lpe_eval.report.figures.ppl import draw_perplexity
 from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.folders.ppl import LAYOUT, read_run
 from lpe_eval.report.frames import csv_bytes, read_bytes, typed_frame
+from lpe_eval.report.gate.damage import refuse_damaged_run
 from lpe_eval.report.gate.joining import Entry, entries
 from lpe_eval.report.kind import Found, Kind
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
@@ -82,7 +83,10 @@ class Perplexity(Kind):
 
     @classmethod
     def entries(cls, found: Found, source: str) -> list[Entry]:
-        return entries(read_run(found.path), source)
+        run = read_run(found.path)
+        judged = entries(run, source)
+        refuse_damaged_run(run, judged, source)
+        return judged
 
     @classmethod
     def sources(cls, found: Found) -> Iterator[Source]:

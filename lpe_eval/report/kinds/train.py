@@ -51,7 +51,10 @@ class Training(Kind):
             lines = list(csv.DictReader(io.StringIO(read_plain(path)))) if path.exists() else []
         except (Unreadable, csv.Error) as error:
             raise OutputError(f"{path} {error}") from error
-        return [losses(lines)]
+        try:
+            return [losses(lines)]
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise OutputError(f"{path} is damaged; train once more in another folder") from error
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:

@@ -34,6 +34,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lpe_eval import table
+from lpe_eval.report.numbers.student import expansion
 from lpe_eval.table import BlockSum, Measurement
 
 MIN_DOCUMENTS = 8
@@ -95,7 +96,7 @@ def summarise(measurement: Measurement, run: str, seed: int, replicates: int = 1
     values, uncertainties = dict.fromkeys(table.METRICS, _NAN), dict.fromkeys(table.METRICS, _UNKNOWN)
     if status in ("ok", "error"):
         nats = _total([block.nll_nats for block in blocks], n_nonfinite)
-        values = _metrics(nats, n_tokens, sum(block.n_bytes for block in blocks))
+        values = loss_metrics(nats, n_tokens, sum(block.n_bytes for block in blocks))
     if status == "ok":
         uncertainties = _uncertainties(blocks, _generator([*measurement.key, seed]), replicates)
 
@@ -188,7 +189,8 @@ def _sum(numbers: Iterable[float]) -> float:
     return math.inf if math.inf in numbers else math.fsum(numbers)
 
 
-def _metrics(nats: float, n_tokens: int, n_bytes: int) -> dict[str, float]:
+def loss_metrics(nats: float, n_tokens: int, n_bytes: int) -> dict[str, float]:
+    """Each of `table.METRICS` from sums over scored targets: nats, their number, and the bytes of their span."""
     mean = nats / n_tokens
     try:
         perplexity = math.exp(mean)
@@ -264,14 +266,8 @@ def _spread(values: Float[np.ndarray, " r"], units: int, noun: str) -> Uncertain
 def _tail(units: int) -> float:
     """Share of replicates below the expanded interval: Φ(-sqrt(u / (u - 1)) t), t Student's 97.5 % point."""
     z, freedom = 1.959963984540054, units - 1
-    # Cornish-Fisher expansion, right to 0.003 from 5 degrees of freedom on; with fewer, the
-    # interval is the range of the replicates either way.
-    student = (
-        z
-        + (z**3 + z) / (4 * freedom)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    )
+    # Below 5 degrees of freedom the series is off, and the interval is the range of the replicates either way.
+    student = expansion(z, freedom)
     return 0.5 * math.erfc(math.sqrt(units / freedom) * student / math.sqrt(2))
 
 

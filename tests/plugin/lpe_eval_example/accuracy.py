@@ -38,7 +38,7 @@ def run_spec(spec: AccuracySpec, settings: Settings) -> Outcome:
 
     def measure(name: str, lengths: Sequence[int], advance: Advance) -> Iterator[ItemCell]:
         each = planned[name]
-        model = each.located.load(options)
+        model = each.located.load_planned(options, each.peek)
         facts = replace(common, encoding=model.facts.encoding, train_length=model.facts.train_length)
         for plan in [plan for plan in each.plans if plan.length in lengths]:
             right: dict[int, list[int]] = {}
@@ -56,6 +56,6 @@ def run_spec(spec: AccuracySpec, settings: Settings) -> Outcome:
                 for at, counts in right.items()
             ]
             advance(work(plan), f"{name} at {plan.length}")
-            yield ItemCell(ItemKey(name, plan.length), facts, {"accuracy": items}, attention=model.attention)
+            yield ItemCell(ItemKey(name, plan.length), facts, {"first_guess": items}, attention=model.attention)
 
     return run_cells(spec, settings, models, common, measure, {"text": planned_facts(next(iter(planned.values())))})

@@ -10,4 +10,4 @@ class Accuracy(Kind):
     name = "accuracy"
     title = "accuracy of the first guess"
     spec = AccuracySpec
-    worse_is = {"accuracy": -1}
+    worse_is = {"first_guess": -1}
