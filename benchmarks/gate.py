@@ -97,7 +97,7 @@ def of_counts(now: np.ndarray, before: np.ndarray, same: bool) -> Verdict:
     alike = same and not change.any()
     least = gate.noise_of_answers(count)
     found = Difference(float(now.mean()), float(before.mean()), stderr, count, least, alike)
-    return weighed(_PLAIN._replace(metric="accuracy"), found, Rules())
+    return weighed(_PLAIN._replace(metric="accuracy", worse_is=-1.0), found, Rules())
 
 
 def of_text(losses: Losses, name: str = "mine", source: str = "baseline", tokens: int = BLOCK_TARGETS) -> Entry:

@@ -16,7 +16,7 @@ from tests.support.gate_rows import of_answers, of_text
 from tests.support.gate_runs import block, text, worse_by
 
 PLAIN = Verdict("mine", "text", "nonoverlap", 512, None, "nll_nats", "same")
-OF_ANSWERS = PLAIN._replace(metric="accuracy")
+OF_ANSWERS = PLAIN._replace(metric="accuracy", worse_is=-1.0)
 
 
 def one(new, *old, rules: Rules | None = None) -> Verdict:
