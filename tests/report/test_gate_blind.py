@@ -74,6 +74,7 @@ def test_identical_weights_are_the_same_however_short_the_text(count, tokens):
 @pytest.mark.parametrize("noise", [3e-4, 0.0054, 0.05, 0.5])
 def test_other_weights_never_pass_on_a_few_blocks_by_having_a_wide_error(count, noise):
     # The same mean, but for chance, and blocks that differ: 40 draws of each.
+    same = 0
     for seed in range(40):
         old = [block(0, n, 1.0 + 0.1 * n, 700) for n in range(count)]
         found = one(moved(old, 0.0, noise, seed), old)
