@@ -83,10 +83,7 @@ def yaml_of(text: str, keys_once: bool = True) -> Any:
             depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
             if depth > _DEEPEST:
                 raise Unreadable(f"is nested more than {_DEEPEST} levels deep; nothing that is asked for needs that")
-        found = yaml.load(text, _KeysOnce if keys_once else yaml.SafeLoader)
-        if (number := endless_number(found)) is not None:
-            raise Unreadable(f"holds a number that is too large ({number}); nothing that is asked for needs it")
-        return found
+        return yaml.load(text, _KeysOnce if keys_once else yaml.SafeLoader)
     except Unreadable:
         raise
     except (

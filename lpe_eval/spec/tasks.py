@@ -142,7 +142,8 @@ def parse_spec(raw: Any, kind: type[Spec], where: str) -> Spec:
         detail = first["msg"].removeprefix("Value error, ")
         raise SpecError(f"{where}{', ' + place if place else ''}: {detail}") from error
     for key, value in raw.items() if isinstance(raw, dict) else ():
-        if (number := endless_number(value)) is not None:
+        # A budget beyond all text is all of the text.
+        if key != "max_tokens" and (number := endless_number(value)) is not None:
             raise SpecError(f"{where}, {key}: a number is too large ({number})")
     return found
 

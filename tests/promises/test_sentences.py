@@ -201,7 +201,6 @@ def test_a_native_config_cannot_ask_for_more_than_there_is(field: str, size: int
     [
         ppl("--seed", "9" * 30),
         ppl(lengths="9" * 30),
-        ppl("--max-tokens", "9" * 30),
         ppl("--batch-size", "9" * 30),
         ppl("--last-k", "9" * 30, "--protocol", "last"),
         ppl("--device", f"cuda:{'9' * 30}"),

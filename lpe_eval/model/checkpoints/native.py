@@ -25,7 +25,7 @@ from lpe_eval.model.needed_memory import WEIGHT, model_shortfall
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill, state_of
 from lpe_eval.model.weight_files import stored_types
-from lpe_eval.plain import Unreadable, read_plain, yaml_of
+from lpe_eval.plain import Unreadable, endless_number, read_plain, yaml_of
 from lpe_eval.spec.model_spec import CHECKPOINT_SCHEMA, CheckpointSpec, ModelSpec
 
 _CONFIG, _WEIGHTS = "config.yaml", "model.safetensors"
@@ -102,6 +102,8 @@ def _read_config(folder: Path) -> CheckpointSpec:
         raise CheckpointError(f"{path} cannot be read as YAML: it {error}") from error
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} must hold a mapping, not {type(raw).__name__}")
+    if (number := endless_number(raw)) is not None:
+        raise CheckpointError(f"{path} holds a number that is too large ({number})")
     schema = raw.get("schema", _FIRST_SCHEMA)
     if type(schema) is not int or schema < _FIRST_SCHEMA:
         raise CheckpointError(
