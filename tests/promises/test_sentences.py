@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from lpe_eval import console
 from lpe_eval.cli import app
-from lpe_eval.cli.app import sentence_for_errors
+from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import CheckpointError, LpeEvalError
 from lpe_eval.measure import by_length, estimate, speed
 from lpe_eval.measure.provenance import publishable_name
