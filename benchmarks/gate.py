@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lpe_eval.report.gate import judge as gate
-from lpe_eval.report.gate.joining import ASPECTS, Entry
+from lpe_eval.report.gate.joining import ASPECTS, Judged
 from lpe_eval.report.gate.judge import judge
 from lpe_eval.report.gate.rules import Rules, Verdict
 from lpe_eval.report.gate.weighing import Difference, weighed
@@ -100,29 +100,29 @@ def of_counts(now: np.ndarray, before: np.ndarray, same: bool) -> Verdict:
     return weighed(_PLAIN._replace(metric="accuracy", worse_is=-1.0), found, Rules())
 
 
-def of_text(losses: Losses, name: str = "mine", source: str = "baseline", tokens: int = BLOCK_TARGETS) -> Entry:
+def of_text(losses: Losses, name: str = "mine", source: str = "baseline", tokens: int = BLOCK_TARGETS) -> Judged:
     """A row with these losses, in nats a token, of each block (column) of each document (row)."""
     blocks = [
         BlockSum(f"{document}.txt", f"{document}", number, float(loss) * tokens, tokens, 4 * tokens, 0)
         for document, row in enumerate(losses)
         for number, loss in enumerate(row)
     ]
-    return _entry(name, "nll_nats", blocks, None, source)
+    return _judged(name, "nll_nats", blocks, None, source)
 
 
-def of_answers(right: np.ndarray, checkpoint: str) -> Entry:
+def of_answers(right: np.ndarray, checkpoint: str) -> Judged:
     """A row of a problem with one answer token a string, right or wrong."""
     blocks = [BlockSum(f"{at}", f"{at}", 0, float(each), 1, 0, 0) for at, each in enumerate(right)]
-    return _entry("mine", "accuracy", blocks, checkpoint, "baseline")
+    return _judged("mine", "accuracy", blocks, checkpoint, "baseline")
 
 
-def _entry(name: str, metric: str, blocks: list[BlockSum], checkpoint: str | None, source: str) -> Entry:
+def _judged(name: str, metric: str, blocks: list[BlockSum], checkpoint: str | None, source: str) -> Judged:
     row = {
         "model": name, "task": "text", "protocol": "nonoverlap", "length": 512, "stride": None, "metric": metric,
         "status": "ok", "note": "",
     }  # fmt: skip
     settings: dict[str, str] = dict.fromkeys(ASPECTS, "")
-    return Entry(row, blocks, settings, None, checkpoint, source)
+    return Judged(row, blocks, settings, None, checkpoint, source)
 
 
 def losses(draw: np.random.Generator, documents: int, blocks: int) -> Losses:

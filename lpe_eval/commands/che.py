@@ -26,7 +26,7 @@ from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.records import CheRow
 from lpe_eval.report.figures.che import draw_che
 from lpe_eval.report.folders.che import CheCell, CheFolder, slug_of
-from lpe_eval.report.gate.che_entries import unit_of
+from lpe_eval.report.gate.che_rows import unit_of
 from lpe_eval.report.gate.comparable import PlannedRow, problem_row
 from lpe_eval.report.numbers.che_summary import che_frame
 from lpe_eval.run import Outcome, Settings
@@ -129,8 +129,8 @@ def _refuse_unfit(cells: Sequence[PlannedCell], device: torch.device) -> None:
     each = TRAINED_WEIGHT if device.type == "cpu" else WEIGHT
     for protocol in {id(cell.protocol): cell.protocol for cell in cells if cell.place is None}.values():
         bare = protocol.encoder(cells[0].encoding, 1, 1, 1)
-        if told := model_shortfall(bare, each, len(protocol.runs)):
-            together = f"protocol {protocol.name}: training its {len(protocol.runs)} runs together {told}"
+        if shortfall := model_shortfall(bare, each, len(protocol.runs)):
+            together = f"protocol {protocol.name}: training its {len(protocol.runs)} runs together {shortfall}"
             raise SpecError(f"{together}; lower its width, its layers or its number of seeds")
 
 

@@ -10,7 +10,7 @@ from lpe_eval.report.folders.atomic import write_atomically
 from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.frames import UNFIT
 from lpe_eval.report.gate.baseline import find_baseline, write_baseline
-from lpe_eval.report.gate.joining import Entry
+from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.judge import failing, judge
 from lpe_eval.report.gate.markdown import as_markdown
 from lpe_eval.report.gate.rules import ALLOWABLE, Rules, Verdict
@@ -67,7 +67,7 @@ def parse_rules(tolerance: float, sigmas: float, allow: Sequence[str], detectabl
     return Rules(tolerance, sigmas, frozenset(names), detectable)
 
 
-def open_baselines(names: Sequence[str]) -> dict[str, list[Entry]]:
+def open_baselines(names: Sequence[str]) -> dict[str, list[Judged]]:
     """The rows of baselines, by the name or path that each was asked for with; one that is named twice counts once.
 
     Raises:
@@ -76,10 +76,10 @@ def open_baselines(names: Sequence[str]) -> dict[str, list[Entry]]:
     """
     places = {find_baseline(name).resolve(): name for name in reversed(names)}
     found = [(open_folder(place), name) for place, name in reversed(places.items())]
-    return {name: each.kind.entries(each, name) for each, name in found}
+    return {name: each.kind.judged_rows(each, name) for each, name in found}
 
 
-def compare(folder: Path, baselines: dict[str, list[Entry]], rules: Rules) -> Comparison:
+def compare(folder: Path, baselines: dict[str, list[Judged]], rules: Rules) -> Comparison:
     """Judges every row of the run in `folder`.
 
     Raises:
@@ -89,9 +89,9 @@ def compare(folder: Path, baselines: dict[str, list[Entry]], rules: Rules) -> Co
     if read_marker(folder) is None:
         raise OutputError(f"{folder} holds no run: it has no {MARKER}; give the folder that a run was written to")
     run = open_folder(folder)
-    new, old = run.kind.entries(run, str(folder)), [entry for found in baselines.values() for entry in found]
+    new, old = run.kind.judged_rows(run, str(folder)), [judged for found in baselines.values() for judged in found]
     verdicts = judge(new, old, rules)
-    of_run, of_baselines = ({str(entry.row["metric"]) for entry in side} for side in (new, old))
+    of_run, of_baselines = ({str(judged.row["metric"]) for judged in side} for side in (new, old))
     if not of_run & of_baselines:
         raise SpecError(f"the baseline {', '.join(baselines)} has no row to compare with")
     return Comparison(str(folder), tuple(baselines), rules, verdicts)
@@ -128,8 +128,8 @@ def shown(verdicts: Sequence[Verdict]) -> list[Sequence[str]]:
 def notes(comparison: Comparison) -> list[str]:
     """What the table does not say: how many of each verdict, what was left out, why, and what could not be seen."""
     verdicts = comparison.verdicts
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts(verdicts).items() if count)
-    found = [f"{len(verdicts)} rows: {told}"]
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts(verdicts).items() if count)
+    found = [f"{len(verdicts)} rows: {summary}"]
     seen = sorted(each.detectable for each in verdicts if math.isfinite(each.detectable))
     if seen:
         among = " to ".join(dict.fromkeys(percent(each, "") for each in (seen[0], seen[-1])))
@@ -144,7 +144,7 @@ def notes(comparison: Comparison) -> list[str]:
     for each in verdicts:
         if reason(each) and each.verdict not in ("missing", "new"):
             reasons.setdefault(f"{each.verdict}: {reason(each)}", []).append(each)
-    found += [f"{_places(those)}: {told}" for told, those in reasons.items()]
+    found += [f"{_places(those)}: {why}" for why, those in reasons.items()]
     if remedy(verdicts):
         found.append(f"{remedy(verdicts)} decide what is inconclusive, or a wider --detectable")
     of_loss = [each for each in verdicts if each.metric not in CHE_METRICS]
@@ -187,7 +187,7 @@ def bless(folder: Path, name: str, overwrite: bool) -> Path:
     """
     found = open_folder(folder)
     _refuse_unfit(found)
-    found.kind.entries(found, str(folder))
+    found.kind.judged_rows(found, str(folder))
     return write_baseline(found.path, found.kind.baseline(found), name, overwrite)
 
 
@@ -199,23 +199,23 @@ def refuse_regression(comparison: Comparison) -> None:
         SpecError: a row is not comparable.
         InconclusiveComparison: a row can see too little; the sentence says what decides.
     """
-    code, told = exit_code(comparison.verdicts, comparison.rules), _outcome(comparison)
+    code, outcome = exit_code(comparison.verdicts, comparison.rules), _outcome(comparison)
     if code == RegressionFound.exit_code:
-        raise RegressionFound(told)
+        raise RegressionFound(outcome)
     if code == SpecError.exit_code:
-        raise SpecError(f"{told}; what may differ all the same is said with --allow")
+        raise SpecError(f"{outcome}; what may differ all the same is said with --allow")
     if code == InconclusiveComparison.exit_code:
-        raise InconclusiveComparison(f"{told}; {remedy(comparison.verdicts)} decide")
+        raise InconclusiveComparison(f"{outcome}; {remedy(comparison.verdicts)} decide")
 
 
 def _outcome(comparison: Comparison) -> str:
     """How a comparison ended, in one sentence that names every row that keeps the run from passing."""
     verdicts = comparison.verdicts
     kinds = ["worse", "missing"] if failing(verdicts, comparison.rules) else []
-    told = [
+    outcome = [
         f"{kind}: {where}" for kind in (*kinds, "not comparable", "inconclusive") if (where := sentence(verdicts, kind))
     ]
-    return f"{comparison.run} against {', '.join(comparison.baselines)}: {'; '.join(told) or 'passes'}"
+    return f"{comparison.run} against {', '.join(comparison.baselines)}: {'; '.join(outcome) or 'passes'}"
 
 
 def _page(comparison: Comparison) -> bytes:

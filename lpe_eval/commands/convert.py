@@ -59,12 +59,12 @@ def convert_checkpoint(
         raise SpecError(f"{destination} is not empty any more; name another folder") from error
     except OSError as error:
         raise OutputError(f"cannot write to {destination}: {error.strerror or error}") from error
-    told = [f"checkpoint: {destination}   measure it: lpe-eval ppl -m {destination}"]
+    lines = [f"checkpoint: {destination}   measure it: lpe-eval ppl -m {destination}"]
     try:
         open_tokenizer(named)
     except LpeEvalError as error:
-        told.append(f"its tokenizer cannot be opened here: {error}")
-    return told
+        lines.append(f"its tokenizer cannot be opened here: {error}")
+    return lines
 
 
 def with_absolute_paths(tokenizer: str) -> str:

@@ -22,5 +22,7 @@ def plot(folders: Sequence[Path], out: Path) -> list[Path]:
         return found[0].kind.draw(found, out)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # Tables of the right columns may hold any numbers: a length of zero, one that no axis has room for.
-        told = ", ".join(map(str, folders))
-        raise OutputError(f"{told}: a table holds numbers that this program did not write; run it once more") from error
+        names = ", ".join(map(str, folders))
+        raise OutputError(
+            f"{names}: a table holds numbers that this program did not write; run it once more"
+        ) from error

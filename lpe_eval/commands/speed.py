@@ -41,8 +41,8 @@ def run_spec(spec: SpeedSpec, settings: Settings) -> Outcome:
     spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})
     groups: list[tuple[Mode, int]] = [(mode, length) for mode in spec.modes for length in spec.lengths]
     each = WEIGHT_AND_GRADIENT if "train" in spec.modes and device.type == "cpu" else WEIGHT
-    if told := model_shortfall(spec.model_with(spec.encodings[0]), each):
-        raise SpecError(f"one model {told}; lower --width or --layers")
+    if shortfall := model_shortfall(spec.model_with(spec.encodings[0]), each):
+        raise SpecError(f"one model {shortfall}; lower --width or --layers")
     for case in _cases(spec, *groups[0]).values():
         # Chooses the attention path, so that what does not fit is said before anything is measured.
         assert Passes(case, device).attention

@@ -43,8 +43,8 @@ def run_spec(spec: TrainSpec, settings: Settings) -> Outcome:
     """
     device, run = pick_device(settings.device), run_id(spec.model_dump(mode="json"))
     # On a GPU the weights are drawn in main memory, and trained elsewhere.
-    if told := model_shortfall(spec.model, TRAINED_WEIGHT if device.type == "cpu" else WEIGHT):
-        raise SpecError(f"the training of {spec.name} {told}; lower --width or --layers")
+    if shortfall := model_shortfall(spec.model, TRAINED_WEIGHT if device.type == "cpu" else WEIGHT):
+        raise SpecError(f"the training of {spec.name} {shortfall}; lower --width or --layers")
     with (
         deterministic(spec.deterministic),
         TrainingFolder(settings.folder(f"train-{run}"), run, spec_text(spec), settings.overwrite) as folder,

@@ -163,8 +163,8 @@ def publishable(value: Any, homes: Sequence[str] | None = None, here: str | None
 def publishable_name(corpus: str) -> str:
     """A corpus as rows call it: a path in the current directory is told from there, the home directory is `~`, and of
     any other absolute path the last two parts stay, `.../books/test.txt`."""
-    told = publishable(corpus)
-    return "/".join(["...", *told.strip("/").split("/")[-2:]]) if told.startswith("/") else told
+    place = publishable(corpus)
+    return "/".join(["...", *place.strip("/").split("/")[-2:]]) if place.startswith("/") else place
 
 
 def _here() -> str:

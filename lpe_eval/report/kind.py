@@ -25,8 +25,8 @@ from lpe_eval.report.folders.items import BY_ITEM, items_layout
 from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.folders.provenance import read_provenance
 from lpe_eval.report.frames import read_bytes, read_csv, records
-from lpe_eval.report.gate.item_entries import item_entries
-from lpe_eval.report.gate.joining import Entry
+from lpe_eval.report.gate.item_rows import judged_item_rows
+from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_text
 from lpe_eval.report.tables.items import item_tables
 from lpe_eval.report.tables.provenance import several
@@ -113,7 +113,7 @@ class Kind:
         return draw_items([row for each in folders for row in each.rows], cls.title, out)
 
     @classmethod
-    def entries(cls, found: Found, source: str) -> list[Entry]:
+    def judged_rows(cls, found: Found, source: str) -> list[Judged]:
         """The rows that a gate judges.
 
         Args:
@@ -126,7 +126,7 @@ class Kind:
         """
         if not cls.worse_is:
             raise SpecError(f"{source} holds {cls.title}, which is not compared with a baseline")
-        return item_entries(found.path, found.rows, found.provenance, cls.worse_is, source)
+        return judged_item_rows(found.path, found.rows, found.provenance, cls.worse_is, source)
 
     @classmethod
     def sources(cls, found: Found) -> Iterator[Source]:

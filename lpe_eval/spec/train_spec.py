@@ -67,5 +67,5 @@ class TrainSpec(BaseModel):
 def refuse_huge(model: ModelSpec) -> None:
     """Raises ValueError where a shape has more weights than any machine holds."""
     if model.least_weights > _MOST_WEIGHTS or model.layers > _MOST_LAYERS:
-        told = f"{min(model.layers, 10**30):.1e} layers and {min(model.least_weights, 10**30):.1e} weights"
-        raise ValueError(f"a model of {told} cannot be held; lower its width or its number of layers")
+        size = f"{min(model.layers, 10**30):.1e} layers and {min(model.least_weights, 10**30):.1e} weights"
+        raise ValueError(f"a model of {size} cannot be held; lower its width or its number of layers")

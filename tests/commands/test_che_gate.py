@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from lpe_eval.cli import app
 from lpe_eval.model.encoder_folder import read_encoder_config
-from lpe_eval.report.gate.che_entries import che_entries
-from lpe_eval.report.gate.joining import Entry
+from lpe_eval.report.gate.che_rows import judged_che_rows
+from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.judge import Rules, Verdict, judge
 from lpe_eval.spec.che_checkpoint import released_encoders
 from lpe_eval.table import BlockSum
@@ -156,21 +156,23 @@ def test_perplexity_and_problems_have_nothing_to_compare(baseline: Path):
 
 
 def test_every_released_encoder_stands_in_the_baseline_of_the_released_ones():
-    held = {str(entry.row["model"]) for entry in che_entries(Path("results/baselines/released-che"), "released-che")}
+    held = {
+        str(judged.row["model"]) for judged in judged_che_rows(Path("results/baselines/released-che"), "released-che")
+    }
     assert held == {read_encoder_config(place).name for place in released_encoders().values()}
 
 
 # Simulation: strings of one answer token, right or wrong.
 
 
-def answered(right: np.ndarray) -> Entry:
+def answered(right: np.ndarray) -> Judged:
     row = {
         "model": "rope", "task": "parity_check", "protocol": "quick", "length": 100, "stride": None,
         "metric": "accuracy", "status": "ok", "note": "",
     }  # fmt: skip
     blocks = [BlockSum(f"{at:03}", f"{at:03}", 0, float(each), 1, 0, 0) for at, each in enumerate(right)]
     settings = {"task": "", "protocol": "", "tokenizer": "", "dtype": "", "seed": ""}
-    return Entry(row, blocks, settings, None, None, "baseline")
+    return Judged(row, blocks, settings, None, None, "baseline")
 
 
 def simulated(both_ways: float, one_way: float, strings: int = 128) -> list[Verdict]:

@@ -55,7 +55,7 @@ from lpe_eval.report.folders.che import CheFolder
 from lpe_eval.report.folders.ppl import open_run, read_run
 from lpe_eval.report.folders.train import TrainingFolder
 from lpe_eval.report.frames import read_csv
-from lpe_eval.report.gate.che_entries import che_entries
+from lpe_eval.report.gate.che_rows import judged_che_rows
 from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.spec.che_spec import CheSpec, read_protocol
 from lpe_eval.spec.che_task import ProblemTask
@@ -481,7 +481,7 @@ def problem_readers(home: Path) -> list[Reader]:
         for other, known in whole.items():
             put(folder / other, known)
         put(folder / name, content)
-        each(lambda: che_entries(folder, "fuzz"), lambda: bless(folder, "fuzz", True))
+        each(lambda: judged_che_rows(folder, "fuzz"), lambda: bless(folder, "fuzz", True))
 
     def resumed(content: bytes) -> None:
         put(folder / "spec.yaml", whole["spec.yaml"])

@@ -113,6 +113,6 @@ def test_a_run_of_which_some_rows_can_be_compared_is_measured(measured: Path, mo
 
 def test_a_kind_without_tables_of_its_own_is_told_by_its_settings():
     common = Facts("", None, "guesses", 1, "text", "", 0, "float32", "cpu")
-    there = item_row("tiny", 16, "accuracy", common, {}).entry
+    there = item_row("tiny", 16, "accuracy", common, {}).judged
     refuse_incomparable({"mine": [there]}, [item_row("tiny", 16, "accuracy", common, {})])
     refuse_incomparable({}, [item_row("tiny", 16, "accuracy", common, {})])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lpe_eval.commands.compare import Comparison, notes
-from lpe_eval.report.gate.joining import entries, recipe
+from lpe_eval.report.gate.joining import judged_rows, recipe
 from lpe_eval.report.gate.judge import ALLOWABLE, Rules, Verdict, judge
 from lpe_eval.report.gate.verdicts import as_json, as_junit, counts, exit_code, sentence
 from lpe_eval.report.numbers.student import MOST_SIGMAS, student, upper_tail
@@ -21,8 +21,8 @@ OTHER = KEY._replace(length=8192, stride=8192)
 
 
 def verdicts(new, *old, rules: Rules | None = None) -> list[Verdict]:
-    references = [entry for number, run in enumerate(old) for entry in entries(run, f"baseline {number}")]
-    return judge(entries(new, "to judge"), references, rules or Rules())
+    references = [judged for number, run in enumerate(old) for judged in judged_rows(run, f"baseline {number}")]
+    return judge(judged_rows(new, "to judge"), references, rules or Rules())
 
 
 def one(new, *old, **rules) -> Verdict:

@@ -9,7 +9,7 @@ import pytest
 from lpe_eval.commands.compare import compare, open_baselines
 from lpe_eval.errors import OutputError
 from lpe_eval.report.gate.damage import refuse_damaged, refuse_damaged_run
-from lpe_eval.report.gate.joining import Entry, entries
+from lpe_eval.report.gate.joining import Judged, judged_rows
 from lpe_eval.report.gate.rules import Rules
 from lpe_eval.table import BlockSum
 from tests.support.gate_runs import KEY, run_of, text
@@ -27,7 +27,7 @@ def edited(run, metric: str = "nll_nats", **values: object):
 
 def refused(run) -> str:
     with pytest.raises(OutputError) as raised:
-        refuse_damaged_run(run, entries(run, "mine"), "mine")
+        refuse_damaged_run(run, judged_rows(run, "mine"), "mine")
     told = str(raised.value)
     assert told.startswith("the run mine is damaged: alibi, nonoverlap at 512: ") and told.endswith("; measure anew")
     return told
@@ -39,7 +39,7 @@ def test_what_a_run_writes_is_never_refused(status):
     if status == "error":
         blocks[3] = blocks[3]._replace(nll_nats=float("inf"), n_nonfinite=2)
     run = run_of({KEY: blocks, KEY._replace(model="rope"): text(3)}, {KEY: status})
-    refuse_damaged_run(run, entries(run, "mine"), "mine")
+    refuse_damaged_run(run, judged_rows(run, "mine"), "mine")
 
 
 @pytest.mark.parametrize("name", ["released", "released-che"])
@@ -102,18 +102,18 @@ def test_sums_without_a_row_and_a_row_without_sums_are_refused():
     assert "n_tokens is 36864 in the table, 0" in refused(gone)
 
 
-def answers(value: float, right: list[int], counted: list[int], **row: object) -> Entry:
+def answers(value: float, right: list[int], counted: list[int], **row: object) -> Judged:
     plain = {
         "model": "rope", "task": "parity_check", "protocol": "quick", "length": 100, "stride": None,
         "metric": "accuracy", "status": "ok", "note": "", "value": value, "n_tokens": sum(counted), **row,
     }  # fmt: skip
     pairs = enumerate(zip(right, counted, strict=True))
     blocks = [BlockSum(f"{at}", f"{at}", 0, float(hit), tokens, 0, 0) for at, (hit, tokens) in pairs]
-    return Entry(plain, blocks, {}, None, None, "mine")
+    return Judged(plain, blocks, {}, None, None, "mine")
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("judged", "told"),
     [
         (answers(0.99, [1, 0, 1, 1], [1, 1, 1, 1]), "accuracy is 0.99 in the table, 0.75 by the sums of its strings"),
         (answers(float("nan"), [1, 0], [1, 1]), "the status is ok, and there is no value"),
@@ -123,9 +123,9 @@ def answers(value: float, right: list[int], counted: list[int], **row: object) -
     ],
     ids=["value", "nan", "more than all", "tokens", "status"],
 )
-def test_an_edited_row_of_answers_is_refused(entry, told):
+def test_an_edited_row_of_answers_is_refused(judged, told):
     with pytest.raises(OutputError, match="the run mine is damaged: rope, parity_check at 100: ") as raised:
-        refuse_damaged([entry], "mine")
+        refuse_damaged([judged], "mine")
     assert told in str(raised.value)
 
 

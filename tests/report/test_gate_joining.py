@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lpe_eval.report.gate.joining import Entry, entries
+from lpe_eval.report.gate.joining import Judged, judged_rows
 from lpe_eval.report.gate.judge import Rules, judge
 from lpe_eval.report.gate.verdicts import exit_code
 from tests.support.gate_rows import of_text
@@ -20,10 +20,10 @@ def found(
 
     said = statuses or {}
 
-    def read(names: list[str], source: str, kind: str) -> list[Entry]:
+    def read(names: list[str], source: str, kind: str) -> list[Judged]:
         return [of_text(text(1, 1), name, source, f"{kind} {name}", said.get(name, "ok")) for name in names]
 
-    old = [entry for number, names in enumerate(baselines) for entry in read(names, "ABC"[number], f"old {number}")]
+    old = [judged for number, names in enumerate(baselines) for judged in read(names, "ABC"[number], f"old {number}")]
     verdicts = judge(read(run, "run", "new"), old, rules or Rules())
     return [(each.model, each.verdict, each.compared_with) for each in verdicts]
 
@@ -99,7 +99,7 @@ def test_brute_force_every_model_of_a_baseline_that_no_row_may_stand_for_is_miss
 
 
 def test_a_missing_training_may_be_allowed():
-    rows = judge([], entries(run_of({KEY: text()}), "A"), Rules())
+    rows = judge([], judged_rows(run_of({KEY: text()}), "A"), Rules())
     assert exit_code(rows, Rules()) == 3
     assert exit_code(rows, Rules(allowed=frozenset({"missing"}))) == 0
 
@@ -110,4 +110,7 @@ def test_two_models_with_the_weights_of_one_are_not_the_baseline_of_both():
     harder = [each._replace(nll_nats=1.2 * each.nll_nats) for each in text(24)]
     old = run_of({one: harder, two: text(24)}, digests={"m@1": "a", "m@2": "b"})
     new = run_of({one: harder, two: harder}, digests={"m@1": "a", "m@2": "a"})
-    assert [each.verdict for each in judge(entries(new, "run"), entries(old, "A"), Rules())] == ["same", "worse"]
+    assert [each.verdict for each in judge(judged_rows(new, "run"), judged_rows(old, "A"), Rules())] == [
+        "same",
+        "worse",
+    ]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from lpe_eval.cli import app
 from lpe_eval.commands.compare import COLUMNS, Comparison, shown, write_reports
 from lpe_eval.errors import OutputError
-from lpe_eval.report.gate.joining import entries
+from lpe_eval.report.gate.joining import judged_rows
 from lpe_eval.report.gate.judge import judge
 from lpe_eval.report.gate.markdown import escaped
 from lpe_eval.report.gate.rules import Rules
@@ -21,7 +21,9 @@ ODD = "a|b `c` <img src=x onerror=alert(1)> *d* [e](f)\nnext & \x1b]0;title\x07"
 def comparison(model: str = "alibi") -> Comparison:
     key, other = KEY._replace(model=model), KEY._replace(model=model, length=8192)
     old, new = run_of({key: text(24), other: text(24)}), run_of({key: worse_by(text(24), 0.01)})
-    return Comparison("run", ("released",), Rules(), judge(entries(new, "run"), entries(old, "released"), Rules()))
+    return Comparison(
+        "run", ("released",), Rules(), judge(judged_rows(new, "run"), judged_rows(old, "released"), Rules())
+    )
 
 
 def page(of: Comparison, folder: Path) -> str:

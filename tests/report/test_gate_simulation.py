@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lpe_eval.report.gate.joining import entries
+from lpe_eval.report.gate.joining import judged_rows
 from lpe_eval.report.gate.judge import Rules, Verdict, judge
 from lpe_eval.report.numbers.student import student
 from lpe_eval.table import BlockSum, CellKey
@@ -89,11 +89,11 @@ def simulate(
     digests = [{key.model: f"training {number}" for key in run} for number in range(len(baselines))]
     pairs = zip(baselines, digests, strict=True)
     opened = [
-        entry
+        judged
         for number, (cells, named) in enumerate(pairs)
-        for entry in entries(run_of(cells, digests=named), str(number))
+        for judged in judged_rows(run_of(cells, digests=named), str(number))
     ]
-    found = judge(entries(run_of(run), "to judge"), opened, rules)
+    found = judge(judged_rows(run_of(run), "to judge"), opened, rules)
     assert len(found) == SEEDS * len(LENGTHS)
     return found
 

@@ -57,8 +57,8 @@ class Native(CheckpointFormat):
         spec = _read_config(path)
         weights = _read_weights(path / _WEIGHTS)
         _refuse_larger(spec.model, weights, path)
-        if told := model_shortfall(spec.model, WEIGHT):
-            raise CheckpointError(f"{path} {told}; measure it on a machine with more memory")
+        if shortfall := model_shortfall(spec.model, WEIGHT):
+            raise CheckpointError(f"{path} {shortfall}; measure it on a machine with more memory")
         try:
             model = Transformer(spec.model, options.attention)
         except LpeEvalError as error:

@@ -98,5 +98,5 @@ def refuse_larger(config: Mapping[str, Any], n_bytes: int, where: str) -> None:
     # A layer has a norm of the model's width at the very least.
     asked = max(table, sizes["layers"] * max(1, width), width * sizes["mlp"])
     if asked > 8 * n_bytes:
-        told = f"{min(asked, 10**30):.1e} numbers or more that its config asks for"
-        raise CheckpointError(f"{where}: its weight files of {n_bytes} bytes do not hold the {told}")
+        size = f"{min(asked, 10**30):.1e} numbers or more that its config asks for"
+        raise CheckpointError(f"{where}: its weight files of {n_bytes} bytes do not hold the {size}")

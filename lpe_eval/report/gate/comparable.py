@@ -16,7 +16,7 @@ from lpe_eval import table
 from lpe_eval.errors import SpecError
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.frames import typed_frame
-from lpe_eval.report.gate.joining import Entry, Match, entries, join
+from lpe_eval.report.gate.joining import Judged, Match, join, judged_rows
 from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.table import CHE_METRICS, CellKey, Facts, Measurement
 
@@ -28,11 +28,11 @@ class PlannedRow(NamedTuple):
     """A row that will be measured.
 
     Attributes:
-        entry: without value and sums.
+        judged: without value and sums.
         units: digests of the documents, or of the strings, that it will score, as the sums of a finished row have them.
     """
 
-    entry: Entry
+    judged: Judged
     units: Callable[[], Iterable[str]]
 
 
@@ -57,8 +57,8 @@ def text_rows(
     nothing = typed_frame(table.BY_DOCUMENT, [])
     run = Run(rows, nothing, nothing, nothing, dict(spec), {"models": models})
     return [
-        PlannedRow(entry, lambda name=str(entry.row["model"]): digests.get(name, ()))
-        for entry in entries(run, "the run")
+        PlannedRow(judged, lambda name=str(judged.row["model"]): digests.get(name, ()))
+        for judged in judged_rows(run, "the run")
     ]
 
 
@@ -68,7 +68,7 @@ def problem_row(
     """A planned row of algorithmic problems."""
     settings = {"task": f"{task}, version {version}", "protocol": "che", "tokenizer": "", "dtype": dtype, "seed": ""}
     row = {"model": model, "task": task, "task_version": version, "length": length, "metric": "accuracy"}
-    return PlannedRow(Entry({**row, "protocol": "", "stride": None}, (), settings, None, None, "the run"), units)
+    return PlannedRow(Judged({**row, "protocol": "", "stride": None}, (), settings, None, None, "the run"), units)
 
 
 def item_row(model: str, length: int, metric: str, common: Facts, models: Mapping[str, Any]) -> PlannedRow:
@@ -81,10 +81,10 @@ def item_row(model: str, length: int, metric: str, common: Facts, models: Mappin
         "seed": str(common.seed),
     }
     row = {"model": model, "task": common.task, "length": length, "metric": metric, "protocol": "", "stride": None}
-    return PlannedRow(Entry(row, (), settings, None, None, "the run"), lambda: ())
+    return PlannedRow(Judged(row, (), settings, None, None, "the run"), lambda: ())
 
 
-def refuse_incomparable(baselines: Mapping[str, Sequence[Entry]], planned: Sequence[PlannedRow]) -> None:
+def refuse_incomparable(baselines: Mapping[str, Sequence[Judged]], planned: Sequence[PlannedRow]) -> None:
     """Nothing, if at least one planned row may be compared with a baseline.
 
     Args:
@@ -94,8 +94,8 @@ def refuse_incomparable(baselines: Mapping[str, Sequence[Entry]], planned: Seque
     Raises:
         SpecError: none can, whatever is measured; the sentence says why.
     """
-    old = [entry for found in baselines.values() for entry in found]
-    new = [row.entry for row in planned]
+    old = [judged for found in baselines.values() for judged in found]
+    new = [row.judged for row in planned]
     if not old or not new:
         return
     matches = join(new, old)[: len(new)]
@@ -106,33 +106,33 @@ def refuse_incomparable(baselines: Mapping[str, Sequence[Entry]], planned: Seque
             if reason is None:
                 return
             reasons.setdefault(reason)
-    told = "; ".join(reasons) or _disjoint(new, old)
-    raise SpecError(f"nothing was measured, since no row could be compared with {', '.join(baselines)}: {told}")
+    why = "; ".join(reasons) or _disjoint(new, old)
+    raise SpecError(f"nothing was measured, since no row could be compared with {', '.join(baselines)}: {why}")
 
 
 def _why_not(match: Match, row: PlannedRow) -> str | None:
     reference = match.references[0]
     if match.differing:
         return "; ".join(
-            f"{aspect} is {row.entry.settings[aspect]}, in the baseline {reference.settings[aspect]}"
+            f"{aspect} is {row.judged.settings[aspect]}, in the baseline {reference.settings[aspect]}"
             for aspect in match.differing
         )
     before = {block.digest for each in match.references for block in each.blocks}
     units = set(row.units()) if before else set()
     if not units or units & before:
         return None
-    if row.entry.row["metric"] in CHE_METRICS:
+    if row.judged.row["metric"] in CHE_METRICS:
         return "none of the strings is one of the baseline's; give its --samples and --seed, as in its spec.yaml"
     return "none of the documents is one of the baseline's; give its text, with --data or --task and --split"
 
 
-def _disjoint(new: Sequence[Entry], old: Sequence[Entry]) -> str:
+def _disjoint(new: Sequence[Judged], old: Sequence[Judged]) -> str:
     """Why no row has a counterpart: the first of these in which the two sides share nothing, else all of them."""
     sides = {
-        "what is measured": [[str(entry.row["metric"]) for entry in side] for side in (new, old)],
-        "models": [[entry.recipe for entry in side] for side in (new, old)],
-        "problems": [[entry.place[3] for entry in side] for side in (new, old)],
-        "lengths": [[str(entry.row["length"]) for entry in side] for side in (new, old)],
+        "what is measured": [[str(judged.row["metric"]) for judged in side] for side in (new, old)],
+        "models": [[judged.recipe for judged in side] for side in (new, old)],
+        "problems": [[judged.place[3] for judged in side] for side in (new, old)],
+        "lengths": [[str(judged.row["length"]) for judged in side] for side in (new, old)],
     }
     for what, (here, there) in sides.items():
         if not set(here) & set(there):

@@ -8,7 +8,7 @@ import numpy as np
 from lpe_eval.errors import OutputError
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.frames import UNFIT
-from lpe_eval.report.gate.joining import Entry, blocks_of, cell_of
+from lpe_eval.report.gate.joining import Judged, blocks_of, cell_of
 from lpe_eval.report.numbers.statistics import loss_metrics
 from lpe_eval.table import CHE_METRICS, BlockSum
 
@@ -16,7 +16,7 @@ _PRECISION = 1e-9
 """Values are written in full precision, and sums are exact but for their order."""
 
 
-def refuse_damaged(found: Sequence[Entry], source: str) -> None:
+def refuse_damaged(found: Sequence[Judged], source: str) -> None:
     """Nothing, if every judged row is what the sums of its documents (or strings) come to.
 
     Args:
@@ -26,15 +26,15 @@ def refuse_damaged(found: Sequence[Entry], source: str) -> None:
     Raises:
         OutputError: a row cannot be; the sentence names the first.
     """
-    for entry in found:
-        told = _of_problem(entry) if entry.row["metric"] in CHE_METRICS else _of_text(entry)
-        if told:
-            row = entry.row
+    for judged in found:
+        fault = _of_problem(judged) if judged.row["metric"] in CHE_METRICS else _of_text(judged)
+        if fault:
+            row = judged.row
             place = row["task"] if row["metric"] in CHE_METRICS else row["protocol"]
-            raise _damaged(source, f"{row['model']}, {place} at {row['length']}: {told}")
+            raise _damaged(source, f"{row['model']}, {place} at {row['length']}: {fault}")
 
 
-def refuse_damaged_run(run: Run, found: Sequence[Entry], source: str) -> None:
+def refuse_damaged_run(run: Run, found: Sequence[Judged], source: str) -> None:
     """As `refuse_damaged`, of a run of text: also the metrics that are not judged, and sums without a row.
 
     Args:
@@ -59,15 +59,15 @@ def refuse_damaged_run(run: Run, found: Sequence[Entry], source: str) -> None:
             tokens, n_bytes = (sum(getattr(block, name) for block in blocks) for name in ("n_tokens", "n_bytes"))
             value = loss_metrics(math.fsum(block.nll_nats for block in blocks), tokens, n_bytes)[str(row["metric"])]
             if not _close(float(row["value"]), value):
-                told = f"{row['metric']} is {row['value']:.6g} in the table, {value:.6g} by the sums of its documents"
-                raise _damaged(source, f"{row['model']}, {row['protocol']} at {row['length']}: {told}")
+                fault = f"{row['metric']} is {row['value']:.6g} in the table, {value:.6g} by the sums of its documents"
+                raise _damaged(source, f"{row['model']}, {row['protocol']} at {row['length']}: {fault}")
     except UNFIT as error:
         raise _damaged(source, str(error)) from error
 
 
-def _of_text(entry: Entry) -> str:
+def _of_text(judged: Judged) -> str:
     """What cannot be of a row of losses, or ""."""
-    row, blocks, value = entry.row, entry.blocks, _number(entry.row["value"])
+    row, blocks, value = judged.row, judged.blocks, _number(judged.row["value"])
     tokens, wrong = (sum(getattr(block, name) for block in blocks) for name in ("n_tokens", "n_nonfinite"))
     if row["status"] not in ("ok", "error"):
         return "" if math.isnan(value) and not tokens else f"the status is {row['status']}, and it has a value"
@@ -85,10 +85,10 @@ def _of_text(entry: Entry) -> str:
     return ""
 
 
-def _of_problem(entry: Entry) -> str:
+def _of_problem(judged: Judged) -> str:
     """What cannot be of a row of answers, or ""."""
-    row, value = entry.row, _number(entry.row["value"])
-    right, counted = (np.array([getattr(block, name) for block in entry.blocks]) for name in ("nll_nats", "n_tokens"))
+    row, value = judged.row, _number(judged.row["value"])
+    right, counted = (np.array([getattr(block, name) for block in judged.blocks]) for name in ("nll_nats", "n_tokens"))
     if row["status"] != "ok":
         return "" if math.isnan(value) and not len(right) else f"the status is {row['status']}, and it has a value"
     if not math.isfinite(value):
@@ -100,8 +100,8 @@ def _of_problem(entry: Entry) -> str:
     if not counted.sum():
         return "the status is ok, and no answer counts"
     if not _close(value, right.sum() / counted.sum()) and not _of_sub_batches(value, right, counted):
-        told = f"{row['metric']} is {value:.6g} in the table, {right.sum() / counted.sum():.6g} by the sums"
-        return f"{told} of its strings"
+        fault = f"{row['metric']} is {value:.6g} in the table, {right.sum() / counted.sum():.6g} by the sums"
+        return f"{fault} of its strings"
     return ""
 
 
@@ -128,5 +128,5 @@ def _finite(blocks: Sequence[BlockSum]) -> bool:
     return all(math.isfinite(block.nll_nats) for block in blocks)
 
 
-def _damaged(source: str, told: str) -> OutputError:
-    return OutputError(f"the run {source} is damaged: {told}; measure anew")
+def _damaged(source: str, fault: str) -> OutputError:
+    return OutputError(f"the run {source} is damaged: {fault}; measure anew")

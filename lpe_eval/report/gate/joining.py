@@ -14,7 +14,7 @@ left of the baseline after that is missing from the run, and what is left of the
 
 Choices:
     * Only `nll_nats` is judged. Perplexity and bits per byte are functions of the same sums and would say the same
-      thing three times. Of algorithmic problems only `accuracy` is, for the same reason; see `che_entries.py`.
+      thing three times. Of algorithmic problems only `accuracy` is, for the same reason; see `che_rows.py`.
     * The name of the corpus and of the split do not join: a local folder has another path on another machine. Text is
       told by the digests of its documents, and text that is not the same leaves nothing in common.
     * What a protocol scores also depends on `bos`, `tail` and `pack`, and where the blocks of `anchored` lie depends on
@@ -41,8 +41,8 @@ ASPECTS = ("task", "protocol", "tokenizer", "dtype", "seed")
 """Ways in which two measurements of one model at one length may differ."""
 
 
-class Entry(NamedTuple):
-    """One judged row and what is needed to judge it."""
+class Judged(NamedTuple):
+    """A row that a gate judges, with what it takes to judge it."""
 
     row: Mapping[str, Any]
     blocks: Sequence[BlockSum]
@@ -80,8 +80,8 @@ class Entry(NamedTuple):
 class Match(NamedTuple):
     """A row of the run and the rows that it is compared with; either may be absent."""
 
-    entry: Entry | None
-    references: Sequence[Entry]
+    judged: Judged | None
+    references: Sequence[Judged]
     differing: Sequence[str]
     """Which of `ASPECTS` are not the same on both sides."""
 
@@ -92,7 +92,7 @@ def recipe(model: str) -> str:
     return found[1] if found else model
 
 
-def entries(run: Run, source: str) -> list[Entry]:
+def judged_rows(run: Run, source: str) -> list[Judged]:
     """The judged rows of a run, in its order.
 
     Raises:
@@ -101,36 +101,36 @@ def entries(run: Run, source: str) -> list[Entry]:
     try:
         blocks = blocks_of(run.by_document)
         rows = [row for row in run.rows.to_dict("records") if row["metric"] == _JUDGED]
-        return [_entry(run, row, blocks.get(cell_of(row), []), source) for row in rows]
+        return [_judged(run, row, blocks.get(cell_of(row), []), source) for row in rows]
     except UNFIT as error:
         raise OutputError(f"the run {source} is damaged ({error}); measure anew") from error
 
 
-def join(run: Sequence[Entry], baseline: Sequence[Entry]) -> list[Match]:
+def join(run: Sequence[Judged], baseline: Sequence[Judged]) -> list[Match]:
     """Every row of the run in its order, then the rows of the baseline that the run lacks."""
-    groups: dict[tuple, list[Entry]] = {}
+    groups: dict[tuple, list[Judged]] = {}
     held: dict[str, dict[str, set[str]]] = {}
-    for entry in baseline:
-        groups.setdefault((entry.place, *entry.settings.values()), []).append(entry)
-        held.setdefault(entry.recipe, {}).setdefault(entry.source, set()).add(str(entry.row["model"]))
+    for judged in baseline:
+        groups.setdefault((judged.place, *judged.settings.values()), []).append(judged)
+        held.setdefault(judged.recipe, {}).setdefault(judged.source, set()).add(str(judged.row["model"]))
     at: dict[tuple, list[tuple]] = {}
     for key in groups:
         at.setdefault(key[0], []).append(key)
     matches: dict[int, Match] = {}
-    answered: dict[int, set[str]] = {id(entry): set() for entry in baseline}
+    answered: dict[int, set[str]] = {id(judged): set() for judged in baseline}
 
-    def take(number: int, references: Sequence[Entry], differing: Sequence[str]) -> None:
+    def take(number: int, references: Sequence[Judged], differing: Sequence[str]) -> None:
         matches[number] = Match(run[number], _replicates(run[number], references), differing)
         for each in references:
             answered[id(each)].add(str(run[number].row["model"]))
 
-    pairs: list[tuple[list[str], int, list[Entry]]] = []
-    for number, entry in enumerate(run):
-        model = str(entry.row["model"])
-        for key in at.get(entry.place, []):
-            mine = [each for each in groups[key] if _answers(model, each, held[entry.recipe])]
+    pairs: list[tuple[list[str], int, list[Judged]]] = []
+    for number, judged in enumerate(run):
+        model = str(judged.row["model"])
+        for key in at.get(judged.place, []):
+            mine = [each for each in groups[key] if _answers(model, each, held[judged.recipe])]
             if mine:
-                pairs.append((_differing(entry, mine[0]), number, mine))
+                pairs.append((_differing(judged, mine[0]), number, mine))
     for differing, number, mine in pairs:
         if not differing and number not in matches:
             take(number, mine, ())
@@ -141,7 +141,7 @@ def join(run: Sequence[Entry], baseline: Sequence[Entry]) -> list[Match]:
         free = [each for each in mine if id(each) not in exact and model not in answered[id(each)]]
         if number not in matches and free:
             take(number, free, differing)
-    found = [matches.get(number, Match(entry, (), ())) for number, entry in enumerate(run)]
+    found = [matches.get(number, Match(judged, (), ())) for number, judged in enumerate(run)]
     return found + [
         Match(None, absent, ())
         for group in groups.values()
@@ -149,7 +149,7 @@ def join(run: Sequence[Entry], baseline: Sequence[Entry]) -> list[Match]:
     ]
 
 
-def _answers(model: str, reference: Entry, held: Mapping[str, set[str]]) -> bool:
+def _answers(model: str, reference: Judged, held: Mapping[str, set[str]]) -> bool:
     """Whether a row of `model` answers for `reference`, a training of its recipe.
 
     Args:
@@ -163,17 +163,17 @@ def _answers(model: str, reference: Entry, held: Mapping[str, set[str]]) -> bool
     return not any(model in names for source, names in held.items() if numbered or source == reference.source)
 
 
-def _by_name(absent: Sequence[Entry], whole: Sequence[Entry]) -> list[list[Entry]]:
+def _by_name(absent: Sequence[Judged], whole: Sequence[Judged]) -> list[list[Judged]]:
     """Missing rows, one for each model; one for the recipe where none of its trainings is there."""
     if len(absent) == len(whole):
         return [list(absent)]
-    named: dict[str, list[Entry]] = {}
+    named: dict[str, list[Judged]] = {}
     for each in absent:
         named.setdefault(str(each.row["model"]), []).append(each)
     return list(named.values())
 
 
-def _entry(run: Run, row: Mapping[Any, Any], blocks: Sequence[BlockSum], source: str) -> Entry:
+def _judged(run: Run, row: Mapping[Any, Any], blocks: Sequence[BlockSum], source: str) -> Judged:
     model = run.provenance.get("models", {}).get(row["model"], {})
     settings = {
         "task": f"{row['task']}, version {row['task_version']}",
@@ -184,10 +184,10 @@ def _entry(run: Run, row: Mapping[Any, Any], blocks: Sequence[BlockSum], source:
     }
     plain = {str(name): None if _absent(value) else value for name, value in row.items()}
     ids, checkpoint = (None if model.get(name) is None else str(model[name]) for name in ("ids_fingerprint", "digest"))
-    return Entry(plain, blocks, settings, ids, checkpoint, source)
+    return Judged(plain, blocks, settings, ids, checkpoint, source)
 
 
-def _differing(one: Entry, other: Entry) -> list[str]:
+def _differing(one: Judged, other: Judged) -> list[str]:
     same_ids = one.ids is not None and one.ids == other.ids
     return [
         aspect
@@ -196,12 +196,12 @@ def _differing(one: Entry, other: Entry) -> list[str]:
     ]
 
 
-def _replicates(entry: Entry, references: Sequence[Entry]) -> list[Entry]:
-    """Those that `entry` is compared with: itself where it is one of them, else all that differ."""
-    itself = [each for each in references if entry.checkpoint is not None and each.checkpoint == entry.checkpoint]
+def _replicates(judged: Judged, references: Sequence[Judged]) -> list[Judged]:
+    """Those that `judged` is compared with: itself where it is one of them, else all that differ."""
+    itself = [each for each in references if judged.checkpoint is not None and each.checkpoint == judged.checkpoint]
     if itself:
         return itself[:1]
-    distinct: dict[Any, Entry] = {}
+    distinct: dict[Any, Judged] = {}
     for number, each in enumerate(references):
         distinct.setdefault(number if each.checkpoint is None else each.checkpoint, each)
     return list(distinct.values())

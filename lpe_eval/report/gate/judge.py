@@ -25,7 +25,7 @@ Choices:
 import math
 from collections.abc import Sequence
 
-from lpe_eval.report.gate.joining import Entry, Match, join
+from lpe_eval.report.gate.joining import Judged, Match, join
 from lpe_eval.report.gate.rules import ALLOWABLE, VERDICTS, Rules, Verdict
 from lpe_eval.report.gate.shared_text import SharedText, n_tokens, shared_text
 from lpe_eval.report.gate.weighing import Difference, units_needed, weighed, weighed_trainings
@@ -44,7 +44,7 @@ _STRINGS = 3.5
 """Standard error of the number of strings that go wrong where 12 do: what a fall that is seen has at least."""
 
 
-def judge(run: Sequence[Entry], baselines: Sequence[Entry], rules: Rules) -> list[Verdict]:
+def judge(run: Sequence[Judged], baselines: Sequence[Judged], rules: Rules) -> list[Verdict]:
     """A verdict for each row of the run, in its order, then for each row that it lacks.
 
     Args:
@@ -62,10 +62,10 @@ def failing(verdicts: Sequence[Verdict], rules: Rules) -> list[Verdict]:
 
 
 def _verdict(match: Match, rules: Rules) -> Verdict:
-    shown = match.entry or match.references[0]
+    shown = match.judged or match.references[0]
     row = shown.row
     plain = Verdict(
-        model=_missing_name(match.references) if match.entry is None else str(row["model"]),
+        model=_missing_name(match.references) if match.judged is None else str(row["model"]),
         task=str(row["task"]),
         protocol=str(row["protocol"]),
         length=int(row["length"]),
@@ -75,48 +75,48 @@ def _verdict(match: Match, rules: Rules) -> Verdict:
         compared_with=", ".join(dict.fromkeys(each.source for each in match.references)),
         worse_is=shown.worse_is,
     )
-    if match.entry is None:
+    if match.judged is None:
         return plain._replace(verdict="missing", reason="the run has no such row")
     if not match.references:
         return plain._replace(verdict="new", reason="the baseline has no such row")
     refused = [aspect for aspect in match.differing if aspect not in rules.allowed]
     if refused:
-        told = "; ".join(
-            f"{aspect} is {match.entry.settings[aspect]}, in the baseline {match.references[0].settings[aspect]}"
+        why = "; ".join(
+            f"{aspect} is {match.judged.settings[aspect]}, in the baseline {match.references[0].settings[aspect]}"
             for aspect in refused
         )
-        return plain._replace(verdict="not comparable", reason=told)
+        return plain._replace(verdict="not comparable", reason=why)
     valued = [each for each in match.references if each.row["status"] == "ok"]
     if row["status"] != "ok" or not valued:
-        return _without_value(plain, match.entry, (valued or match.references)[0])
+        return _without_value(plain, match.judged, (valued or match.references)[0])
     in_bytes = "tokenizer" in match.differing
     if len(valued) > 1:
-        return _among_trainings(plain, match.entry, valued, in_bytes, rules)
-    return _paired(plain, match.entry, valued[0], in_bytes, rules)
+        return _among_trainings(plain, match.judged, valued, in_bytes, rules)
+    return _paired(plain, match.judged, valued[0], in_bytes, rules)
 
 
-def _without_value(plain: Verdict, new: Entry, old: Entry) -> Verdict:
+def _without_value(plain: Verdict, new: Judged, old: Judged) -> Verdict:
     """At least one of the two has no value."""
     now, before = str(new.row["status"]), str(old.row["status"])
-    told = f"{now}, in the baseline {before}"
+    why = f"{now}, in the baseline {before}"
     if new.row["note"] and now != "ok":
-        told += f": {new.row['note']}"
+        why += f": {new.row['note']}"
     if now == "ok" or before == "failed":
-        return plain._replace(verdict="better" if now == "ok" else "not comparable", reason=told)
+        return plain._replace(verdict="better" if now == "ok" else "not comparable", reason=why)
     if before == "ok" or now == "failed" or before == "n/a" != now:
-        return plain._replace(verdict="worse", reason=told)
+        return plain._replace(verdict="worse", reason=why)
     if now == "n/a":
-        return plain._replace(reason=told)
+        return plain._replace(reason=why)
     text = shared_text(new.blocks, old.blocks)
     plain = _with_text(plain, text)
     if text.share < LEAST_IN_COMMON:
         return _too_little(plain, old)
     here, there = (sum(block.n_nonfinite for block in side) for side in (text.new, text.old))
-    told = f"{here} targets in common have a loss that is not finite, in the baseline {there}"
-    return plain._replace(verdict="worse" if here > there else "better" if here < there else "same", reason=told)
+    why = f"{here} targets in common have a loss that is not finite, in the baseline {there}"
+    return plain._replace(verdict="worse" if here > there else "better" if here < there else "same", reason=why)
 
 
-def _paired(plain: Verdict, new: Entry, old: Entry, in_bytes: bool, rules: Rules) -> Verdict:
+def _paired(plain: Verdict, new: Judged, old: Judged, in_bytes: bool, rules: Rules) -> Verdict:
     text = shared_text(new.blocks, old.blocks, in_bytes)
     plain = _with_text(plain, text)
     if text.share < LEAST_IN_COMMON:
@@ -153,7 +153,7 @@ def noise_of_answers(strings: int) -> float:
     return _STRINGS / strings
 
 
-def _among_trainings(plain: Verdict, new: Entry, trainings: Sequence[Entry], in_bytes: bool, rules: Rules) -> Verdict:
+def _among_trainings(plain: Verdict, new: Judged, trainings: Sequence[Judged], in_bytes: bool, rules: Rules) -> Verdict:
     texts = [shared_text(new.blocks, each.blocks, in_bytes) for each in trainings]
     shared = set.intersection(*({(block.digest, block.block) for block in text.old} for text in texts))
     share = min(n_tokens(_only(text.old, shared)) / max(text.total, 1) for text in texts)
@@ -167,8 +167,8 @@ def _among_trainings(plain: Verdict, new: Entry, trainings: Sequence[Entry], in_
     found = Difference(_mean(blocks), mean, spread * math.sqrt(1 + 1 / count), count)
     verdict = weighed_trainings(plain._replace(method=f"trainings-{count}"), found, rules)
     where = {"same": "within", "inconclusive": "perhaps outside"}.get(verdict.verdict, "outside")
-    told = f"{where} the spread of {count} trainings, whose standard deviation is {spread:.4f} around {mean:.4f}"
-    verdict = verdict._replace(reason=told)
+    why = f"{where} the spread of {count} trainings, whose standard deviation is {spread:.4f} around {mean:.4f}"
+    verdict = verdict._replace(reason=why)
     if plain.metric in CHE_METRICS:
         return verdict
     worst = worst_document(blocks, _mean_of(before), rules.tolerance)
@@ -188,16 +188,16 @@ def _with_worst(verdict: Verdict, worst: Worst | None) -> Verdict:
     return verdict._replace(verdict="worse", needed=0, **named)
 
 
-def _too_little(plain: Verdict, old: Entry) -> Verdict:
+def _too_little(plain: Verdict, old: Judged) -> Verdict:
     share = math.floor(1000 * plain.common) / 10
     if plain.metric in CHE_METRICS:
-        told = f"only {share:g} % of the baseline's answers are to strings of the run; give its --samples and --seed"
-        return plain._replace(verdict="not comparable", reason=f"{told} (they stand in its spec.yaml)")
-    told = f"only {share:g} % of the baseline's scored tokens are in the run with the same text; "
-    told += "measure with the baseline's lengths and --max-tokens (they stand in its spec.yaml)"
+        why = f"only {share:g} % of the baseline's answers are to strings of the run; give its --samples and --seed"
+        return plain._replace(verdict="not comparable", reason=f"{why} (they stand in its spec.yaml)")
+    why = f"only {share:g} % of the baseline's scored tokens are in the run with the same text; "
+    why += "measure with the baseline's lengths and --max-tokens (they stand in its spec.yaml)"
     if "packed" in old.settings["protocol"]:
-        told += "; packed text is one stream, so any change of it changes all"
-    return plain._replace(verdict="not comparable", reason=told)
+        why += "; packed text is one stream, so any change of it changes all"
+    return plain._replace(verdict="not comparable", reason=why)
 
 
 def _with_text(verdict: Verdict, text: SharedText) -> Verdict:
@@ -235,7 +235,7 @@ def _identical(new: Sequence[BlockSum], old: Sequence[BlockSum]) -> bool:
     )
 
 
-def _missing_name(references: Sequence[Entry]) -> str:
+def _missing_name(references: Sequence[Judged]) -> str:
     """The model that is missing, or the recipe where all of its trainings are."""
     names = {str(each.row["model"]) for each in references}
     return names.pop() if len(names) == 1 else references[0].recipe

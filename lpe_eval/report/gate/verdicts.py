@@ -48,8 +48,8 @@ def sentence(verdicts: Sequence[Verdict], verdict: str) -> str:
     for each in verdicts:
         if each.verdict == verdict:
             # What every row would repeat is left out: that a missing row is not there.
-            told = f"{each.length}" if verdict == "missing" else f"{each.length} ({_why(each)})"
-            places.setdefault((each.model, protocol(each)), []).append(told)
+            place = f"{each.length}" if verdict == "missing" else f"{each.length} ({_why(each)})"
+            places.setdefault((each.model, protocol(each)), []).append(place)
     return "; ".join(f"{model}, {name}, at length {', '.join(at)}" for (model, name), at in places.items())
 
 
@@ -154,13 +154,13 @@ def _case(verdict: Verdict, fails: bool) -> ElementTree.Element:
     attributes = {"classname": f"{verdict.task}.{verdict.model}", "name": name, "time": "0"}
     case = ElementTree.Element("testcase", {key: _clean(value) for key, value in attributes.items()})
     numbers = _numbers(verdict)
-    told = reason(verdict) or f"{percent(verdict.change)}, allowed {percent(verdict.allowed, '')}"
+    why = reason(verdict) or f"{percent(verdict.change)}, allowed {percent(verdict.allowed, '')}"
     kind = "failure" if fails else _KINDS.get(verdict.verdict)
     if kind is not None:
-        message = _clean(f"{verdict.model}, {name}: {verdict.verdict}: {told}")
+        message = _clean(f"{verdict.model}, {name}: {verdict.verdict}: {why}")
         ElementTree.SubElement(case, kind, {"message": message}).text = _clean(numbers)
     else:
-        ElementTree.SubElement(case, "system-out").text = _clean(f"{verdict.verdict}: {told}\n{numbers}")
+        ElementTree.SubElement(case, "system-out").text = _clean(f"{verdict.verdict}: {why}\n{numbers}")
     return case
 
 

@@ -64,8 +64,8 @@ def weighed(plain: Verdict, found: Difference, rules: Rules) -> Verdict:
         return numbers._replace(verdict="better" if better else "same")
     if harm > _relative(rules.far(plain.metric), plain.metric, found):
         return numbers._replace(verdict="worse", reason="too large to be excused by too few units")
-    told = f"a change of {100 * rules.blind_to(plain.metric):.3g} % could pass unseen"
-    return numbers._replace(verdict="inconclusive", reason=told)
+    why = f"a change of {100 * rules.blind_to(plain.metric):.3g} % could pass unseen"
+    return numbers._replace(verdict="inconclusive", reason=why)
 
 
 def weighed_trainings(plain: Verdict, found: Difference, rules: Rules) -> Verdict:

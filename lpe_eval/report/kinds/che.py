@@ -11,9 +11,9 @@ from lpe_eval.report.figures.che import draw_che
 from lpe_eval.report.folders.che import LAYOUT
 from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.frames import read_bytes, read_csv
-from lpe_eval.report.gate.che_entries import che_entries
+from lpe_eval.report.gate.che_rows import judged_che_rows
 from lpe_eval.report.gate.damage import refuse_damaged
-from lpe_eval.report.gate.joining import Entry
+from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.kind import Found, Kind
 from lpe_eval.report.sources import (
     Source,
@@ -70,8 +70,8 @@ class AlgorithmicProblems(Kind):
         return written
 
     @classmethod
-    def entries(cls, found: Found, source: str) -> list[Entry]:
-        judged = che_entries(found.path, source)
+    def judged_rows(cls, found: Found, source: str) -> list[Judged]:
+        judged = judged_che_rows(found.path, source)
         refuse_damaged(judged, source)
         return judged
 

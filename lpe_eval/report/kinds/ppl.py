@@ -10,7 +10,7 @@ from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.folders.ppl import LAYOUT, read_run
 from lpe_eval.report.frames import csv_bytes, read_bytes, typed_frame
 from lpe_eval.report.gate.damage import refuse_damaged_run
-from lpe_eval.report.gate.joining import Entry, entries
+from lpe_eval.report.gate.joining import Judged, judged_rows
 from lpe_eval.report.kind import Found, Kind
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_protocols, sources_of_text
@@ -82,9 +82,9 @@ class Perplexity(Kind):
         return draw_perplexity([read_run(each.path) for each in folders], out)
 
     @classmethod
-    def entries(cls, found: Found, source: str) -> list[Entry]:
+    def judged_rows(cls, found: Found, source: str) -> list[Judged]:
         run = read_run(found.path)
-        judged = entries(run, source)
+        judged = judged_rows(run, source)
         refuse_damaged_run(run, judged, source)
         return judged
 

@@ -18,11 +18,11 @@ from lpe_eval import table
 from lpe_eval.errors import OutputError
 from lpe_eval.report.folders.provenance import read_provenance
 from lpe_eval.report.frames import UNFIT, read_csv, read_parquet
-from lpe_eval.report.gate.joining import Entry
+from lpe_eval.report.gate.joining import Judged
 from lpe_eval.table import BlockSum
 
 
-def che_entries(directory: Path, source: str) -> list[Entry]:
+def judged_che_rows(directory: Path, source: str) -> list[Judged]:
     """The judged rows of a folder that `lpe-eval che` wrote, in its order.
 
     Args:
@@ -52,7 +52,7 @@ def che_entries(directory: Path, source: str) -> list[Entry]:
             if int(row["run_index"]) == chosen.setdefault(name, int(row["run_index"])):
                 digest = digests.get(name[0])
                 own = blocks.get((*name, int(row["length"])), [])
-                found.append(_entry(row, own, None if digest is None else str(digest), source))
+                found.append(_judged(row, own, None if digest is None else str(digest), source))
     except UNFIT as error:
         raise OutputError(f"the run {source} is damaged ({error}); measure anew") from error
     return found
@@ -63,7 +63,7 @@ def unit_of(test_set: str, string: int) -> str:
     return f"{test_set}, string {string}"
 
 
-def _entry(row: dict[Any, Any], blocks: list[BlockSum], checkpoint: str | None, source: str) -> Entry:
+def _judged(row: dict[Any, Any], blocks: list[BlockSum], checkpoint: str | None, source: str) -> Judged:
     settings = {
         "task": f"{row['task']}, version {row['task_version']}",
         "protocol": "che",
@@ -72,4 +72,4 @@ def _entry(row: dict[Any, Any], blocks: list[BlockSum], checkpoint: str | None, 
         "seed": "",
     }
     shown = {**{str(name): value for name, value in row.items()}, "stride": None}
-    return Entry(shown, blocks, settings, None, checkpoint, source)
+    return Judged(shown, blocks, settings, None, checkpoint, source)

@@ -13,17 +13,17 @@ from lpe_eval import table
 from lpe_eval.errors import OutputError
 from lpe_eval.report.folders.items import BY_ITEM
 from lpe_eval.report.frames import UNFIT, read_parquet
-from lpe_eval.report.gate.joining import Entry
+from lpe_eval.report.gate.joining import Judged
 from lpe_eval.table import BlockSum
 
 
-def item_entries(
+def judged_item_rows(
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
     worse_is: Mapping[str, int],
     source: str,
-) -> list[Entry]:
+) -> list[Judged]:
     """The judged rows of a run, in its order.
 
     Args:
@@ -44,7 +44,7 @@ def item_entries(
             sums.setdefault(key, []).append(BlockSum(str(each["item"]), str(each["digest"]), 0, total, count, 0, 0))
         models = provenance.get("models", {})
         return [
-            _entry(row, sums.get((row["model"], row["length"], row["metric"]), []), models, worse_is[metric], source)
+            _judged(row, sums.get((row["model"], row["length"], row["metric"]), []), models, worse_is[metric], source)
             for row in rows
             if (metric := row["metric"]) in worse_is
         ]
@@ -52,13 +52,13 @@ def item_entries(
         raise OutputError(f"the run {source} is damaged ({error}); measure anew") from error
 
 
-def _entry(
+def _judged(
     row: Mapping[str, Any],
     sums: Sequence[BlockSum],
     models: Mapping[str, Mapping[str, Any]],
     worse_is: int,
     source: str,
-) -> Entry:
+) -> Judged:
     if row["status"] == "ok":
         total, count = math.fsum(each.nll_nats for each in sums), sum(each.n_tokens for each in sums)
         if not count or not math.isclose(row["value"], total / count, rel_tol=1e-9, abs_tol=1e-9):
@@ -75,4 +75,4 @@ def _entry(
     shown = {**row, "protocol": "", "stride": None}
     digest = models.get(row["model"], {}).get("digest")
     checkpoint = None if digest is None else str(digest)
-    return Entry(shown, sums, settings, None, checkpoint, source, direction=float(worse_is))
+    return Judged(shown, sums, settings, None, checkpoint, source, direction=float(worse_is))
