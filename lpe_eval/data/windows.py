@@ -36,20 +36,26 @@ The tail is the window that reaches the end of a document before it is full. It 
 context it has (tail="score") or left out (tail="drop"). It is never extended to the left: that gives
 its targets more context than the others. `last` and `anchored` have no tail.
 
-Other tools' flags, in ours:
+Other tools' flags, in ours (docs/coming-from.md has both numbers of each row and what is left of the difference):
 
-    yarn            --sliding-window s               sliding, stride s (*)
-    Hugging Face    max_length L, stride s           sliding, length L - 1, stride s (*)
+    lm-eval         loglikelihood_rolling            nonoverlap, length L, bos first-window (+)
+    Hugging Face    max_length L, stride s           sliding, length L - 1, stride s, packed (*)
+    Hugging Face    stride = max_length = L          anchored, length L - 1, last_k L - 1, stride L, packed (*)
+    evaluate        max_length n                     nonoverlap, length n - 1, tail drop, bos always (*, +)
+    yarn            --sliding-window s               sliding, length n - 1, stride s (*)
+    yarn            --truncate                       nonoverlap, length n - 1, tail drop, bos always (*, +)
     fairseq         --tokens-per-sample T            sliding, length T, stride T - W
                     --context-window W               (ALiBi's sliding evaluation has W = T - 1: stride 1)
-    llama.cpp       -c n                             about last, length n, last_k n / 2 (*)
-    llama.cpp       -c n --ppl-stride s              sliding, length n + s / 2, stride s
+    llama.cpp       -c n                             anchored, length n - 1, last_k n / 2 - 1, stride n, packed (*)
+    llama.cpp       -c n --ppl-stride s              anchored, length n + s / 2 - 1, last_k s, stride s, packed
     KERPLE          packed evaluation windows        nonoverlap on a packed corpus
     DAPE            last 256 tokens                  last, last_k 256
     LongLoRA        stride 256, re-scores overlaps   has no equal here: a target would count more than once
 
 (*) These feed n tokens and score targets inside those n only, so their window has n - 1 targets and is
 our window of length n - 1.
+(+) Equal for part of the text: lm-eval extends its last window to the left; `evaluate` and `--truncate`
+read the first window of each text alone, and `evaluate` averages perplexities instead of losses.
 """
 
 from collections.abc import Iterator, Sequence
