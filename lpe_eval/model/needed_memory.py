@@ -11,6 +11,7 @@ Choices:
 import resource
 from pathlib import Path
 
+from lpe_eval.errors import CheckpointError
 from lpe_eval.spec.model_spec import ModelSpec
 
 WEIGHT, WEIGHT_AND_GRADIENT, TRAINED_WEIGHT = 4, 8, 16
@@ -38,6 +39,12 @@ def model_shortfall(model: ModelSpec, bytes_each: int, copies: int = 1) -> str:
     """`shortfall` of some models of a shape on this machine, now."""
     weights = model.least_weights * copies
     return shortfall(weights, bytes_each, model.layers * _LAYER, free_memory())
+
+
+def refuse_what_does_not_fit(model: ModelSpec, where: str | Path) -> None:
+    """Raises CheckpointError where a model of a shape cannot be held by this machine, now."""
+    if missing := model_shortfall(model, WEIGHT):
+        raise CheckpointError(f"{where} {missing}; measure it on a machine with more memory")
 
 
 def free_memory(root: Path = Path("/")) -> int | None:

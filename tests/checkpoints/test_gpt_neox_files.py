@@ -97,6 +97,7 @@ def test_a_missing_or_superfluous_shard_is_named(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ('"num-layers": 2', '"num-layers": 3', "has no layer"),
+        ('"num-layers": 2', '"num-layers": 1000000000', r"has no layer 4\b|has no layer 5\b"),
         ('"num-layers": 2', '"num-layers": 1', r"has no layer 4, but .* says 1 blocks"),
         ('"hidden_size": 32', '"hidden_size": 64', r"96 rows, but hidden_size 64|has shape"),
         (

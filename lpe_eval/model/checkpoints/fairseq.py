@@ -31,6 +31,7 @@ from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.foreign.fairseq_args import FairseqArgs, read_args
 from lpe_eval.model.foreign.pickles import load_plain, numbers, texts_in
 from lpe_eval.model.language_model import LanguageModel
+from lpe_eval.model.needed_memory import refuse_what_does_not_fit
 from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill
@@ -80,6 +81,7 @@ class Fairseq(CheckpointFormat):
         mapping = _Mapping(opened, args, state["model"])
         tokenizer = options.tokenizer or f"fairseq_dict:{opened.dictionary}"
         spec = CheckpointSpec(name=opened.name, tokenizer=tokenizer, model=mapping.spec)
+        refuse_what_does_not_fit(spec.model, opened.weights)
         try:
             model = Transformer(spec.model, options.attention)
         except LpeEvalError as error:

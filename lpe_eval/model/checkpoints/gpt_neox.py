@@ -33,6 +33,7 @@ from lpe_eval.model.foreign.neox_files import Step, embedding_rows, find_step, r
 from lpe_eval.model.foreign.neox_mapping import NeoxMapping
 from lpe_eval.model.foreign.neox_vocabulary import Vocabulary, real_symbols, vocabulary_of
 from lpe_eval.model.language_model import LanguageModel
+from lpe_eval.model.needed_memory import refuse_what_does_not_fit
 from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel
@@ -76,6 +77,7 @@ class GptNeox(CheckpointFormat):
         mapping = NeoxMapping(opened.config, weights, symbols, opened.kernels, opened.step.folder)
         tokenizer = options.tokenizer or opened.vocabulary.tokenizer
         spec = CheckpointSpec(name=_name(opened), tokenizer=tokenizer, model=mapping.spec())
+        refuse_what_does_not_fit(spec.model, opened.config.where)
         try:
             model = Transformer(spec.model, options.attention)
         except LpeEvalError as error:

@@ -21,7 +21,7 @@ from torch import Tensor
 from lpe_eval.errors import CheckpointError, LpeEvalError, OutputError
 from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.language_model import LanguageModel
-from lpe_eval.model.needed_memory import WEIGHT, model_shortfall
+from lpe_eval.model.needed_memory import refuse_what_does_not_fit
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill, state_of
 from lpe_eval.model.weight_files import stored_types
@@ -57,8 +57,7 @@ class Native(CheckpointFormat):
         spec = _read_config(path)
         weights = _read_weights(path / _WEIGHTS)
         _refuse_larger(spec.model, weights, path)
-        if shortfall := model_shortfall(spec.model, WEIGHT):
-            raise CheckpointError(f"{path} {shortfall}; measure it on a machine with more memory")
+        refuse_what_does_not_fit(spec.model, path)
         try:
             model = Transformer(spec.model, options.attention)
         except LpeEvalError as error:

@@ -5,6 +5,7 @@ pipeline is the embedding, 1 a change of axes, 2 to L + 1 the blocks, L + 2 a ch
 norm, and L + 4 the head where it is not tied. `checkpoints/gpt_neox.py` says what was chosen.
 """
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,12 @@ class NeoxMapping:
         fill(model, self._ours, self.folder, self._foreign)
 
     def _require_layers(self) -> None:
-        wanted = [0, *self._blocks, self._norm_at, *([] if self._head_at is None else [self._head_at])]
-        missing = [at for at in wanted if at not in self.layers]
-        extra = sorted(self.layers.keys() - set(wanted))
-        if missing or extra:
-            fault = f"has no layer {missing[0]}" if missing else f"holds a layer {extra[0]}"
+        # Lazily, since a configuration may ask for any number of blocks.
+        ends = (self._norm_at,) if self._head_at is None else (self._norm_at, self._head_at)
+        missing = next((at for at in chain([0], self._blocks, ends) if at not in self.layers), None)
+        extra = sorted(at for at in self.layers if at != 0 and at not in self._blocks and at not in ends)
+        if missing is not None or extra:
+            fault = f"has no layer {missing}" if missing is not None else f"holds a layer {extra[0]}"
             tied = "an untied" if self.args.no_weight_tying else "a tied"
             raise CheckpointError(
                 f"{self.folder} {fault}, but {self.where} says {self.args.num_layers} blocks "
