@@ -14,7 +14,7 @@ measured is on disk after every case. (Not called cuda.py, because torch imports
     train    a forward and a backward pass, time and memory
     tiles    other tiles for the kernel of the path `fused`, and for FlexAttention
     steps    training thirty small encoders as one stack, replayed and not, beside one after another
-    tests    tests/test_flex.py, tests/test_fused.py, tests/test_recorded.py
+    tests    tests/attentions/test_flex.py, tests/attentions/test_fused.py, tests/train/test_recorded.py
     command  `lpe-eval speed`
 """
 

@@ -10,9 +10,13 @@ from cuda_sections.setting import Setting
 
 def tests(setting: Setting) -> None:
     """The tests of what needs the GPU."""
-    for name in ("test_recorded.py", "test_fused.py", "test_flex.py"):
-        command = [sys.executable, "-m", "pytest", f"tests/{name}", "-q", "--show-capture=no", "--tb=short"]
-        command += {"test_flex.py": ["-k", "cuda"], "test_recorded.py": ["-k", "replay or recorded"]}.get(name, [])
+    chosen = {
+        "train/test_recorded.py": ["-k", "replay or recorded"],
+        "attentions/test_fused.py": [],
+        "attentions/test_flex.py": ["-k", "cuda"],
+    }
+    for name, some in chosen.items():
+        command = [sys.executable, "-m", "pytest", f"tests/{name}", "-q", "--show-capture=no", "--tb=short", *some]
         program(setting, command, {"file": name})
 
 
