@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from lpe_eval.cli import app
 from lpe_eval.report.folders.ppl import read_run
-from tests.support.neox_reference import SYMBOLS, layers_of, logits, write
+from tests.support.neox_files import SYMBOLS, layers_of, write
+from tests.support.neox_reference import logits
 
 OWN = '''
 import torch

@@ -10,8 +10,9 @@ from lpe_eval.errors import CheckpointError, LengthError
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.checkpoints.native import Native
 from lpe_eval.model.transformer_model import TransformerModel
+from tests.support.neox_files import LAYERS, ROWS, SYMBOLS, TRAIN_LENGTH, layers_of, normal, write
 from tests.support.neox_models import TOKENS, agree, configs, opened, scores
-from tests.support.neox_reference import LAYERS, ROWS, SYMBOLS, TRAIN_LENGTH, layers_of, logits, normal, write
+from tests.support.neox_reference import logits
 from tests.support.spelling import neox_id
 
 KERNELS = {

@@ -12,8 +12,8 @@ import torch
 from lpe_eval.errors import CheckpointError, SpecError, UnknownName
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.checkpoints.gpt_neox import GptNeox
+from tests.support.neox_files import LAYERS, Written, layers_of, write
 from tests.support.neox_models import configs, opened
-from tests.support.neox_reference import LAYERS, Written, layers_of, write
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from lpe_eval.model.transformer_model import TransformerModel
 from tests.support.fairseq_reference import WORDS, flags
 from tests.support.fairseq_reference import write as write_fairseq
 from tests.support.native_checkpoints import native
-from tests.support.neox_reference import ROWS, SYMBOLS, layers_of, write
+from tests.support.neox_files import ROWS, SYMBOLS, layers_of, write
 from tests.support.spelling import neox_id
 
 

@@ -17,7 +17,7 @@ from lpe_eval.spec.ppl_spec import PerplexitySpec
 from tests.support.fairseq_reference import flags, state_dict
 from tests.support.fairseq_reference import write as write_fairseq
 from tests.support.native_checkpoints import native
-from tests.support.neox_reference import LAYERS, SYMBOLS, layers_of, write
+from tests.support.neox_files import LAYERS, SYMBOLS, layers_of, write
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,8 @@
-"""Whatever ends a process, and whenever: what was finished is kept, and the same command goes on from there."""
+"""Whatever moment a process is killed at: what was finished is kept, and the same command goes on from there."""
 
 import csv
 import json
-import os
 import random
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +14,7 @@ import yaml
 from lpe_eval import table
 from lpe_eval.report.folders.ppl import read_run
 from lpe_eval.report.frames import read_csv
-from lpe_eval.spec.fingerprint import spec_text
-from tests.support.che_runs import tiny
-from tests.support.native_checkpoints import checkpoint
+from tests.support.runs_to_end import che, furnished, ppl, run_undisturbed, seconds_of, train
 from tests.support.warm import Warm, warm
 
 KILLS = 20
@@ -34,51 +30,12 @@ def lpe_eval(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    for encoding in ("alibi", "rope", "kerple_log"):
-        checkpoint(folder / encoding, encoding)
-    for name in ("train", "valid", "test"):
-        (folder / "text" / name).mkdir(parents=True)
-        for number in range(6):
-            words = " ".join(f"word{(number * 7 + each * each) % 91}" for each in range(60))
-            (folder / "text" / name / f"{number}.txt").write_text(words)
-    recipe = {
-        "kind": "train", "name": "small", "corpus": "text", "steps": 60, "batch_tokens": 64, "warmup_steps": 5,
-        "validate_every": 4, "validation_tokens": 64,
-        "model": {"encoding": "alibi", "width": 16, "layers": 1, "heads": 2, "mlp_width": 32, "train_length": 16},
-    }  # fmt: skip
-    (folder / "train.yaml").write_text(yaml.safe_dump(recipe))
-    (folder / "tiny.yaml").write_text(spec_text(tiny(name="tiny", steps=40, check_every=4)))
-    return folder
-
-
-def ppl(out: str, *models: str) -> list[str]:
-    chosen = [part for name in models or ("alibi", "rope") for part in ("-m", name)]
-    text = ["--data", "text", "--split", "test", "--lengths", "16,32,64", "--max-tokens", "1500"]
-    return ["ppl", *chosen, *text, "-q", "--out", out]
-
-
-def train(out: str) -> list[str]:
-    return ["run", "train.yaml", "-q", "--out", out]
-
-
-def che(out: str) -> list[str]:
-    what = ["--encoding", "rope,alibi", "--tasks", "even_pairs,parity_check,bucket_sort", "--protocol", "tiny.yaml"]
-    return ["che", "--train", *what, "--device", "cpu", "-q", "--out", out]
+    return furnished(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(lpe_eval: Warm, place: Path) -> float:
-    """Seconds of a run that nothing disturbs; one lies in `run`, and such a training in `trained`."""
-    assert lpe_eval.run(ppl("run"), place).code == 0
-    assert lpe_eval.run(train("trained"), place).code == 0
-    return seconds_of(lpe_eval, ppl("timed run"), place)
-
-
-def seconds_of(lpe_eval: Warm, argv: list[str], place: Path) -> float:
-    began = time.monotonic()
-    assert lpe_eval.run(argv, place).code == 0
-    return time.monotonic() - began
+    return run_undisturbed(lpe_eval, place)
 
 
 def killed_until_it_ends(
@@ -207,98 +164,3 @@ def test_a_training_that_has_ended_is_not_run_again(lpe_eval: Warm, place: Path,
     assert ended.code == 0
     assert "checkpoint: trained" in ended.stderr
     assert (place / "trained" / "provenance.json").stat().st_mtime_ns == before
-
-
-def until(there: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not there():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def has_cells(folder: Path, count: int = 2) -> Callable[[], bool]:
-    return lambda: len(list(folder.glob("cells/*.json"))) >= count
-
-
-def test_ctrl_c_keeps_what_is_done_and_exits_with_130(lpe_eval: Warm, place: Path, undisturbed: float):
-    for argv, out, done in (
-        (ppl, "interrupted", has_cells(place / "interrupted")),
-        (train, "stopped", (place / "stopped" / "training_state.pt").exists),
-    ):
-        started = lpe_eval.start(argv(out), place)
-        until(done)
-        os.kill(started.pid, signal.SIGINT)
-        ended = lpe_eval.wait(started)
-        assert ended.code == 130, ended.stderr
-        assert ended.stderr == (
-            "error: interrupted; what was finished is kept, and the same command goes on from there\n"
-        )
-        assert done()
-        assert lpe_eval.run(argv(out), place).code == 0
-    assert (place / "interrupted" / "rows.csv").read_bytes() == (place / "run" / "rows.csv").read_bytes()
-    weights = "model.safetensors"
-    assert (place / "stopped" / weights).read_bytes() == (place / "trained" / weights).read_bytes()
-
-
-def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(
-    lpe_eval: Warm, place: Path, undisturbed: float
-):
-    for argv, out, done in (
-        (ppl, "shared", has_cells(place / "shared")),
-        (train, "shared training", (place / "shared training" / "training_state.pt").exists),
-    ):
-        first = lpe_eval.start(argv(out), place)
-        until(done)
-        os.kill(first.pid, signal.SIGSTOP)
-        second = lpe_eval.run(argv(out), place)
-        over = lpe_eval.run([*argv(out), "--overwrite"], place)
-        os.kill(first.pid, signal.SIGCONT)
-        assert lpe_eval.wait(first).code == 0
-        for refused in (second, over):
-            assert refused.code == 1
-            assert refused.stderr == (
-                f"error: another process is writing to {out}; wait until it ends or choose another --out\n"
-            )
-    assert (place / "shared" / "rows.csv").read_bytes() == (place / "run" / "rows.csv").read_bytes()
-    weights = "model.safetensors"
-    assert (place / "shared training" / weights).read_bytes() == (place / "trained" / weights).read_bytes()
-
-
-def test_a_checkpoint_deleted_while_another_is_measured_has_failed_cells_and_the_others_values(
-    lpe_eval: Warm, place: Path, undisturbed: float
-):
-    shutil.copytree(place / "rope", place / "doomed")
-    argv = ppl("bereft", "alibi", "doomed=doomed", "kerple_log")
-    started = lpe_eval.start(argv, place)
-    until(has_cells(place / "bereft", 1))
-    os.kill(started.pid, signal.SIGSTOP)
-    shutil.rmtree(place / "doomed")
-    os.kill(started.pid, signal.SIGCONT)
-    ended = lpe_eval.wait(started)
-    assert ended.code == 4
-    assert "doomed is not a native checkpoint: config.yaml is missing" in " ".join(ended.stdout.split())
-    assert ended.stderr.splitlines()[-1].startswith("error: 6 of the cells have no value")
-    rows = read_run(place / "bereft").rows
-    assert {name: set(found.status) for name, found in rows.groupby("model")} == {
-        "alibi": {"ok"}, "doomed": {"failed"}, "kerple_log": {"ok"},
-    }  # fmt: skip
-    shutil.copytree(place / "rope", place / "doomed")
-    assert lpe_eval.run(argv, place).code == 0, "cells that failed are measured again"
-    assert set(read_run(place / "bereft").rows.status) == {"ok"}
-
-
-def test_results_deleted_while_they_are_made_end_in_one_sentence(lpe_eval: Warm, place: Path, undisturbed: float):
-    for argv, out, done in (
-        (ppl, "gone", has_cells(place / "gone")),
-        (train, "gone training", (place / "gone training" / "training_state.pt").exists),
-    ):
-        started = lpe_eval.start(argv(out), place)
-        until(done)
-        os.kill(started.pid, signal.SIGSTOP)
-        shutil.rmtree(place / out)
-        os.kill(started.pid, signal.SIGCONT)
-        ended = lpe_eval.wait(started)
-        assert ended.code == 1
-        (sentence,) = ended.stderr.splitlines()
-        assert sentence.startswith(f"error: cannot write {out}/")
-        assert "No such file or directory" in sentence

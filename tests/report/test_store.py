@@ -1,3 +1,5 @@
+"""The folder of a run: what is kept, what is read back, and what is refused."""
+
 import math
 import random
 import select
@@ -7,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,53 +17,13 @@ from lpe_eval.errors import OutputError
 from lpe_eval.report.folders.ppl import open_run, read_run
 from lpe_eval.report.frames import read_csv
 from lpe_eval.report.numbers.statistics import summarise
-from lpe_eval.table import BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
-
-SPEC = "models: [ours]\nlengths: [128, 256]\n"
-KEYS = [
-    CellKey(f"org/model {number}", protocol, length, stride)
-    for number in range(4)
-    for protocol, stride in (("anchored", None), ("disjoint", 128))
-    for length in (128, 256, 512, 1024, 2048)
-]
-
-
-def _measurement(key: CellKey, status: str = "ok", note: str = "") -> Measurement:
-    rng = np.random.default_rng(abs(key.length * 7 + len(key.protocol) + sum(map(ord, key.model))))
-    blocks = tuple(
-        BlockSum(f'book "{n}", part', f"digest{n}", 0, 1000 * math.exp(rng.normal(1, 0.2)), 1000, 4100, 0)
-        for n in range(9)
-    )
-    positions = (PositionSum(1, 64, 300.5, 100), PositionSum(65, 128, 1 / 3, 1))
-    facts = Facts("alibi", None, "custom", 1, "novels", "test", 7, "float32", "cpu")
-    cost = Cost(1.5 + time.time() % 1, 128000, 10, 0, 512.25, 4096)
-    if status == "ok":
-        return Measurement(key, facts, "dense", blocks, positions, cost)
-    return Measurement(key, facts, "dense", (), (), None, status, note)
-
-
-def _save(store, key: CellKey, status: str = "ok", note: str = "") -> None:
-    measurement = _measurement(key, status, note)
-    store.save(measurement, summarise(measurement, store.run, 1, replicates=50))
-
-
-def fill(directory: Path, run: str) -> None:
-    """Measures what is not finished; the program that the tests below kill."""
-    with open_run(directory, SPEC, run) as store:
-        sys.stdout.write("open\n")
-        sys.stdout.flush()
-        done = store.finished()
-        for key in KEYS:
-            if key not in done:
-                _save(store, key)
-                store.collect(KEYS)
-        store.collect(KEYS)
-        store.write_provenance({"commit": "abc", "when": "now"})
+from lpe_eval.table import CellKey
+from tests.support.store_runs import KEYS, SPEC, fill, measurement_of, save
 
 
 def _child(directory: Path, call: str = "fill") -> subprocess.Popen:
     program = (
-        f"from pathlib import Path; from tests.report.test_store import {call}; "
+        f"from pathlib import Path; from tests.support.store_runs import {call}; "
         f"{call}(Path({str(directory)!r}), 'run-1')"
     )
     root = Path(__file__).parents[2]
@@ -120,20 +81,13 @@ def test_a_second_process_is_refused_until_the_first_is_gone_whatever_ended_it(t
     open_run(tmp_path / "run", SPEC, "run-1").close()
 
 
-def hold(directory: Path, run: str) -> None:
-    with open_run(directory, SPEC, run):
-        sys.stdout.write("held\n")
-        sys.stdout.flush()
-        time.sleep(60)
-
-
 def test_what_is_read_back_has_the_declared_types_and_full_precision(undisturbed):
     run = read_run(undisturbed)
     for frame, columns in zip(run[:4], (table.ROWS, table.COST, table.BY_DOCUMENT, table.BY_POSITION), strict=True):
         assert {name: str(kind) for name, kind in frame.dtypes.items()} == {c.name: c.kind for c in columns}
     assert run.spec == {"models": ["ours"], "lengths": [128, 256]}
     assert run.provenance == {"commit": "abc", "when": "now"}
-    expected = [row for key in KEYS for row in summarise(_measurement(key), "run-1", 1, replicates=50)]
+    expected = [row for key in KEYS for row in summarise(measurement_of(key), "run-1", 1, replicates=50)]
     assert run.rows["value"].tolist() == [row["value"] for row in expected]
     assert run.rows["ci_low"].tolist() == [row["ci_low"] for row in expected]
     assert run.rows["model"].tolist() == [row["model"] for row in expected]
@@ -147,19 +101,19 @@ def test_what_is_read_back_has_the_declared_types_and_full_precision(undisturbed
 def test_the_order_of_measuring_does_not_show_in_the_tables(undisturbed, tmp_path):
     with open_run(tmp_path / "run", SPEC, "run-1") as store:
         for key in random.Random(1).sample(KEYS, len(KEYS)):
-            _save(store, key)
+            save(store, key)
         store.collect(KEYS)
     assert (tmp_path / "run" / "rows.csv").read_bytes() == (undisturbed / "rows.csv").read_bytes()
 
 
 def test_missing_infinite_and_textual_values_keep_their_meaning(tmp_path):
     key = CellKey("NaN", "anchored", 128, None)
-    measurement = _measurement(key)
+    measurement = measurement_of(key)
     rows = summarise(measurement, "run-1", 1, replicates=50)
     rows[1].update(value=math.inf, stderr=math.nan, ci_high=1e300)
     with open_run(tmp_path / "run", SPEC, "run-1") as store:
         store.save(measurement, rows)
-        _save(store, KEYS[0], "n/a", 'a comma, a "quote" and\na line')
+        save(store, KEYS[0], "n/a", 'a comma, a "quote" and\na line')
         store.collect([key, KEYS[0]])
         store.write_provenance({})
     text = (tmp_path / "run" / "rows.csv").read_bytes()
@@ -179,12 +133,12 @@ def test_missing_infinite_and_textual_values_keep_their_meaning(tmp_path):
 def test_failed_cells_are_measured_again_and_cells_without_a_value_are_not(tmp_path):
     with open_run(tmp_path / "run", SPEC, "run-1") as store:
         for key, status in zip(KEYS, ("ok", "n/a", "failed"), strict=False):
-            _save(store, key, status, "why")
+            save(store, key, status, "why")
         store.collect(KEYS)
     assert read_csv(tmp_path / "run" / "rows.csv", table.ROWS)["status"].tolist().count("failed") == 3
     with open_run(tmp_path / "run", SPEC, "run-1") as store:
         assert store.finished() == {KEYS[0], KEYS[1]}
-        _save(store, KEYS[2])
+        save(store, KEYS[2])
         store.collect(KEYS)
         assert KEYS[2] in store.finished()
     assert set(read_csv(tmp_path / "run" / "rows.csv", table.ROWS)["status"]) == {"ok", "n/a"}
@@ -193,8 +147,8 @@ def test_failed_cells_are_measured_again_and_cells_without_a_value_are_not(tmp_p
 @pytest.mark.parametrize("damage", ["half", "empty", "other", "null"])
 def test_a_damaged_cell_counts_as_not_measured(tmp_path, damage):
     with open_run(tmp_path / "run", SPEC, "run-1") as store:
-        _save(store, KEYS[0])
-        _save(store, KEYS[1])
+        save(store, KEYS[0])
+        save(store, KEYS[1])
     victim = next(path for path in (tmp_path / "run" / "cells").iterdir() if "-256-" in path.name)
     whole = victim.read_text()
     victim.write_text({"half": whole[: len(whole) // 2], "empty": "", "other": '{"schema": 1}', "null": "[]"}[damage])
@@ -207,14 +161,14 @@ def test_keys_that_look_alike_have_files_of_their_own(tmp_path):
     keys = [CellKey(name, "anchored", 128, None) for name in ("a/b", "a-b", "a b", long + "x", long + "y", "é")]
     with open_run(tmp_path / "run", SPEC, "run-1") as store:
         for key in keys:
-            _save(store, key)
+            save(store, key)
     with open_run(tmp_path / "run", SPEC, "run-1") as store:
         assert store.finished() == set(keys)
 
 
 def test_a_folder_with_another_run_is_refused_and_discarded_only_when_asked(tmp_path):
     with open_run(tmp_path / "run", SPEC, "run-1") as store:
-        _save(store, KEYS[0])
+        save(store, KEYS[0])
         store.collect(KEYS)
     (tmp_path / "run" / "my notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"another run \(run-1, not run-2\).*--out.*--overwrite"):
@@ -229,7 +183,7 @@ def test_a_folder_with_another_run_is_refused_and_discarded_only_when_asked(tmp_
 
 def test_overwriting_the_same_run_measures_it_anew(tmp_path):
     with open_run(tmp_path / "run", SPEC, "run-1") as store:
-        _save(store, KEYS[0])
+        save(store, KEYS[0])
     with open_run(tmp_path / "run", SPEC, "run-1", overwrite=True) as store:
         assert store.finished() == set()
 
@@ -265,16 +219,16 @@ def test_a_folder_that_can_be_locked_and_not_filled_is_refused_at_once(tmp_path)
 def test_a_full_disk_ends_in_one_sentence_and_what_was_saved_is_kept(tmp_path, name):
     directory = tmp_path / "run"
     with open_run(directory, SPEC, "run-1") as store:
-        _save(store, KEYS[1])
+        save(store, KEYS[1])
         saved = next((directory / "cells").iterdir())
-        _save(store, KEYS[0])
+        save(store, KEYS[0])
         store.collect(KEYS)
         before = (directory / "rows.csv").read_bytes()
         target = next(path for path in (directory / "cells").iterdir() if path != saved)
         full = target.with_name(f".{target.name}.partial") if name == "cell" else directory / f".{name}.partial"
         full.symlink_to("/dev/full")
         with pytest.raises(OutputError, match=r"No space left on device; the 2 cells saved before are kept") as caught:
-            _save(store, KEYS[0])
+            save(store, KEYS[0])
             store.collect(KEYS)
             store.write_provenance({})
         assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.transformer_model import TransformerModel
-from tests.support.neox_reference import SYMBOLS, Written
+from tests.support.neox_files import SYMBOLS, Written
 
 TOKENS = torch.randint(SYMBOLS, (2, 40), generator=torch.Generator().manual_seed(0))
 

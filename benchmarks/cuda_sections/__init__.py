@@ -1,0 +1,1 @@
+"""The sections of `on_cuda.py`, by subject."""

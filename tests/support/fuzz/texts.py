@@ -1,0 +1,62 @@
+"""Readers of tokenizers and of text."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hypothesis import strategies as st
+
+from lpe_eval.data.corpus import open_corpus
+from lpe_eval.data.tokenizer import open_tokenizer
+from lpe_eval.spec.corpus_spec import CorpusSpec
+from tests.support.fuzz.inputs import VALUES, Reader, altered, anything, in_json, put
+
+
+def text_readers(home: Path) -> list[Reader]:
+    vocab = {symbol: number for number, symbol in enumerate(["a", "b", "c", "ab", "Ġ", "<|endoftext|>"])}
+    merges = b"#version: 0.2\na b\n"
+    whole = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+             "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+             "post_processor": None, "decoder": None,
+             "model": {"type": "BPE", "vocab": vocab, "merges": ["a b"]}}  # fmt: skip
+    files = home / "tokenizer"
+    files.mkdir()
+
+    def encoded(name: str) -> None:
+        found = open_tokenizer(name)
+        made = found.encode("ab c é\n\udcff")
+        assert len(made.tokens) == len(made.n_bytes)
+
+    def pair(parts: tuple[bytes, bytes]) -> None:
+        first, second = put(files / "v.json", parts[0]), put(files / "m.txt", parts[1])
+        encoded(f"bpe:{first},{second}")
+
+    def read(path: Path, column: str = "text", **fields: Any) -> None:
+        name = "tokenized_bin" if path.suffix == ".bin" else "local"
+        spec = CorpusSpec(name=name, path=str(path), text_column=column, **fields)
+        for document in open_corpus(spec).documents("all"):
+            document.name.encode()
+
+    def ids(parts: tuple[bytes, bytes]) -> None:
+        put(home / "ids.bin.json", parts[1])
+        read(put(home / "ids.bin", parts[0]))
+
+    buffer = io.BytesIO()
+    pd.DataFrame({"text": ["a", "é" * 9, ""], "n": [1, 2, 3]}).to_parquet(buffer)
+    lines = b'{"text": "a"}\n\n{"text": "\xc3\xa9", "n": 1}\n'
+    dictionary = b"the 100\nof 50\n<unk> 3 #fairseq:overwrite\n"
+    return [
+        Reader("BPE in two files", st.tuples(anything(in_json(vocab)) | altered(vocab).map(in_json),
+                                             st.just(merges) | anything(merges)), pair),
+        Reader("BPE in one file", anything(in_json(whole)) | altered(whole).map(in_json),
+               lambda content: encoded(f"bpe:{put(files / 't.json', content)}"), 2),
+        Reader("fairseq dictionary", anything(dictionary),
+               lambda content: encoded(f"fairseq_dict:{put(files / 'd', content)}")),
+        Reader("text", anything("a é\r\n".encode()), lambda content: read(put(home / "a.txt", content))),
+        Reader("JSON lines", anything(lines) | VALUES.map(in_json),
+               lambda content: read(put(home / "a.jsonl", content)), 2),
+        Reader("Parquet", anything(buffer.getvalue()), lambda content: read(put(home / "a.parquet", content)), 2),
+        Reader("token ids", st.tuples(st.binary(max_size=9), anything(b'{"dtype": "uint16", "document_end": 1}') |
+               altered({"dtype": "uint16", "document_end": 1}).map(in_json)), ids),
+    ]  # fmt: skip
