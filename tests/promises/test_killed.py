@@ -133,6 +133,7 @@ def test_a_training_killed_at_twenty_random_moments_ends_with_the_same_weights(
     assert True in snapshots
 
 
+@pytest.mark.slow
 def test_encoders_whose_training_is_killed_end_with_the_same_tables_and_weights(lpe_eval: Warm, place: Path):
     seconds = seconds_of(lpe_eval, che("problems"), place)
     whole = (place / "problems" / "che.csv").read_text().splitlines()

@@ -111,6 +111,7 @@ def at_most(wanted: float, count: int) -> float:
     return wanted + 2.33 * math.sqrt(wanted * (1 - wanted) / count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "shape"),
     [(NOISE, normal), (NOISE, heavy), (NOISE, long_to_the_left), (0.018, normal), (0.018, long_to_the_left)],
@@ -123,6 +124,7 @@ def test_without_a_change_the_default_rules_give_at_most_the_nominal_share_of_fa
     assert share(found, "worse") + share(found, "better") + share(found, "same") + share(found, "inconclusive") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [default_text, many_documents])
 def test_without_a_tolerance_the_share_of_false_alarms_is_the_nominal_one_of_the_sigmas(text):
     found = simulate(0.0, Rules(tolerance=0.0, sigmas=2.0), text=text)
@@ -131,6 +133,7 @@ def test_without_a_tolerance_the_share_of_false_alarms_is_the_nominal_one_of_the
     assert share(found, "worse") + share(found, "better") >= 0.02, "a gate that never speaks is not calibrated"
 
 
+@pytest.mark.slow
 def test_with_eight_documents_or_more_what_documents_share_makes_no_more_false_alarms():
     found = simulate(0.0, Rules(tolerance=0.0, sigmas=2.0), text=many_documents, between=NOISE)
     assert {each.method for each in found} == {"paired-bootstrap-documents-1000"}
@@ -160,6 +163,7 @@ def test_identical_weights_on_another_machine_are_the_same_even_without_a_tolera
     assert share(found, "same") == 1
 
 
+@pytest.mark.slow
 def test_what_a_row_says_it_would_see_is_seen_95_times_in_100():
     rules = Rules()
     expected = simulate(0.0, rules)
@@ -168,6 +172,7 @@ def test_what_a_row_says_it_would_see_is_seen_95_times_in_100():
     assert share(simulate(least, rules), "worse") == pytest.approx(0.95, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_chance_of_missing_a_change_is_the_one_of_the_closed_form():
     # Equal blocks with a known spread: the change found is normal around the true one, with s = noise / sqrt(36).
     s, rules = NOISE / 6, Rules(tolerance=0.0025, sigmas=0.0)
@@ -177,6 +182,7 @@ def test_the_chance_of_missing_a_change_is_the_one_of_the_closed_form():
         assert found == pytest.approx(wanted, abs=3 * math.sqrt(wanted * (1 - wanted) / (SEEDS * len(LENGTHS))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainings", [3, 5])
 def test_another_training_of_the_recipe_is_called_worse_at_most_at_the_nominal_share(trainings):
     found = simulate(0.0, Rules(tolerance=0.0, sigmas=2.0), noise=0.0, trainings=trainings, spread=0.006)
@@ -184,6 +190,7 @@ def test_another_training_of_the_recipe_is_called_worse_at_most_at_the_nominal_s
     assert 0 < share(found, "worse") <= at_most(nominal(2), len(found))
 
 
+@pytest.mark.slow
 def test_a_training_that_leaves_the_spread_of_five_is_caught():
     # Five trainings that differ by 0.1 %: k = 3 allows 6.6 * 0.1 % * sqrt(1 + 1 / 5) = 0.73 % on average.
     assert share(simulate(0.02, Rules(), noise=0.0, trainings=5, spread=0.001), "worse") >= 0.95

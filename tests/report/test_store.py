@@ -37,6 +37,7 @@ def undisturbed(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_and_resumed_has_the_rows_of_one_that_was_not(undisturbed, tmp_path):
     moments = random.Random(0)
     kills, directories, seen = 0, 0, set()
