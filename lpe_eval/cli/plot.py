@@ -15,11 +15,18 @@ def plot(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the figures. Default: figures/ of the first run.")
     ] = None,
+    models: Annotated[
+        str | None, typer.Option("--models", "-m", help="Draw these models alone, by name: alibi,rope. Default: all.")
+    ] = None,
 ) -> None:
     """Draw the figures of one or several runs again."""
     with sentence_for_errors():
         from lpe_eval.commands.plot import plot
-        from lpe_eval.console import lines
+        from lpe_eval.console import lines, note
 
-        for path in plot(runs, out or runs[0] / "figures"):
+        names = [each.strip() for each in (models or "").split(",") if each.strip()]
+        drawn = plot(runs, out or runs[0] / "figures", names)
+        for path in drawn.files:
             lines(str(path))
+        for sentence in drawn.notes:
+            note(sentence)

@@ -4,7 +4,7 @@ It reads whatever a run left, of this version or an earlier one: what is not the
 tables, everything else from `provenance.json` and `spec.yaml`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from lpe_eval.screen import Table, listing
 
 
 class Shown(NamedTuple):
-    """What is told of a run: tables, its values last, and sentences."""
+    """What is told of a run: tables, its values after what was measured, and sentences."""
 
     tables: list[Table]
     notes: list[str]
@@ -35,7 +35,8 @@ def show(path: Path) -> Shown:
     found = open_folder(path)
     unfinished = bool(found.kind.columns) and not found.rows
     with _understood(path):
-        tables = [*_about(found), *([] if unfinished else found.kind.values(found))]
+        measured, *rest = _about(found)
+        tables = [measured, *([] if unfinished else found.kind.values(found)), *rest]
     return Shown(tables, ["nothing has been finished in this folder yet"] if unfinished else [])
 
 
@@ -70,7 +71,16 @@ def _about(found: Found) -> list[Table]:
         listing("with", ("what", ""), machine(known, spec, found.rows)),
     ]
     opened = models(known, found.rows)
-    return [*tables, listing("models", MODEL_COLUMNS, opened)] if opened else tables
+    return [*tables, _models(opened)] if opened else tables
+
+
+def _models(opened: Sequence[Sequence[str]]) -> Table:
+    """A line a model, without the columns that no model fills."""
+    filled = [place for place in range(len(MODEL_COLUMNS)) if any(line[place] != "-" for line in opened)]
+    whole = listing(
+        "models", [MODEL_COLUMNS[place] for place in filled], [[line[at] for at in filled] for line in opened]
+    )
+    return whole._replace(kept=1)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A folder of encoders for algorithmic problems: `config.yaml`, and `<task>.safetensors` for each task.
 
-Weights are bfloat16, so that a folder of fifteen tasks stays small; what they score differs by that rounding
-from what the training reported. Loading is strict, as of every checkpoint of this program.
+Weights are stored as they were trained, so that they score what the training reported; those of another floating type,
+as older folders hold, are read too. Loading is strict, as of every checkpoint of this program.
 """
 
 import hashlib
@@ -92,12 +92,8 @@ def load_encoder(folder: Path, config: CheCheckpointSpec, task: str, device: tor
 
 
 def weights_bytes(model: Transformer) -> bytes:
-    """A safetensors file of a model's weights in bfloat16."""
-    weights = {
-        name: tensor.detach().to("cpu", torch.bfloat16 if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for name, tensor in state_of(model).items()
-    }
-    return save(weights)
+    """A safetensors file of a model's weights, in their own types."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state_of(model).items()})
 
 
 def digest_and_stamps(folder: Path) -> tuple[str, Stamps]:

@@ -147,7 +147,7 @@ def test_a_run_that_diverges_is_told_and_never_chosen(tmp_path):
     assert config.tasks["even_pairs"].learning_rate == 1e-3
 
 
-def test_a_checkpoint_holds_the_chosen_run_in_bfloat16_and_can_be_scored(tmp_path):
+def test_a_checkpoint_holds_the_chosen_run_as_it_was_trained_and_scores_what_its_training_reported(tmp_path):
     out = tmp_path / "run"
     trained(out)
     folder = out / "checkpoints" / "rope"
@@ -156,18 +156,29 @@ def test_a_checkpoint_holds_the_chosen_run_in_bfloat16_and_can_be_scored(tmp_pat
     rows = [row for row in lines(out / "che.csv") if row["metric"] == "accuracy" and row["in_range"] == "1"]
     chosen = config.tasks["even_pairs"]
     assert chosen.in_range_accuracy == max(float(row["value"]) for row in rows)
-    assert {each.dtype for each in load_file(folder / "even_pairs.safetensors").values()} == {torch.bfloat16}
+    assert {each.dtype for each in load_file(folder / "even_pairs.safetensors").values()} == {torch.float32}
     trainer = ProblemTrainer(open_problem("even_pairs"), EncodingSpec(name="rope"), tiny(), CPU)
     list(trainer.run(lambda done: None))
     loaded = load_encoder(folder, config, "even_pairs", CPU)
     for found, weight in zip(loaded.parameters(), trainer.models[chosen.run_index].parameters(), strict=True):
-        assert torch.equal(found, weight.bfloat16().float())
+        assert torch.equal(found, weight)
     result = command("-m", out, "--lengths", "8,30", "--samples", 4, "--out", tmp_path / "scores", "-q")
     assert result.exit_code == 0, result.output
     scored = lines(tmp_path / "scores" / "che.csv")
     assert {(row["length"], row["n_samples"], row["seed"]) for row in scored} == {
         (length, "4", str(chosen.seed)) for length in ("8", "30")
     }
+    trained_row = next(row for row in lines(out / "che.csv") if row["run_index"] == str(chosen.run_index))
+    lengths = ",".join(sorted({row["length"] for row in lines(out / "che.csv")}, key=int))
+    asked = ("--lengths", lengths, "--samples", trained_row["n_samples"], "--out", tmp_path / "again", "-q")
+    assert command("-m", out, *asked).exit_code == 0
+    values = {
+        (row["length"], row["metric"]): row["value"]
+        for row in lines(out / "che.csv")
+        if row["run_index"] == str(chosen.run_index)
+    }
+    again = {(row["length"], row["metric"]): row["value"] for row in lines(tmp_path / "again" / "che.csv")}
+    assert again == values
 
 
 def test_compatibility_does_each_quirk_it_names(tmp_path):

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from lpe_eval.cli import app
 from tests.support.che_runs import trained
+from tests.support.native_checkpoints import checkpoint
 from tests.support.speed_flags import SMALL
 
 
@@ -60,3 +61,34 @@ def test_what_cannot_be_drawn_together_is_one_sentence(
     assert result.exit_code == 2
     assert sentence in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_models_chosen_by_name_are_drawn_alone(runs: Path, tmp_path: Path):
+    assert plot(runs / "both", "--models", "rope", "--out", tmp_path / "chosen").exit_code == 0
+    assert plot(runs / "rope", "--out", tmp_path / "alone").exit_code == 0
+    chosen, alone = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in tmp_path.iterdir())
+    assert chosen == alone
+    result = plot(runs / "both", "--models", "ropes", "--out", tmp_path / "none")
+    assert result.exit_code == 2 and "did you mean rope?" in result.output
+
+
+def test_runs_on_different_texts_are_drawn_with_a_note(tmp_path: Path):
+    checkpoint(tmp_path / "model", "alibi")
+    for name in ("one", "other"):
+        (tmp_path / f"{name}.txt").write_text(name * 400)
+        run = [
+            "ppl",
+            "-m",
+            str(tmp_path / "model"),
+            "--data",
+            str(tmp_path / f"{name}.txt"),
+            "--lengths",
+            "16,32",
+            "-q",
+        ]
+        result = CliRunner().invoke(app, [*run, "--out", str(tmp_path / name)])
+        assert result.exit_code == 0, result.output
+    result = plot(tmp_path / "one", tmp_path / "other", "--out", tmp_path / "figures")
+    assert result.exit_code == 0
+    assert "measured different texts, which have nothing in common" in " ".join(result.output.split())
+    assert "different texts" not in plot(tmp_path / "one", "--out", tmp_path / "figures").output

@@ -18,7 +18,7 @@ from matplotlib.text import Annotation, Text
 from lpe_eval import table
 from lpe_eval.records import CheRow
 from lpe_eval.report.figures.che import heat_map, length_curves
-from lpe_eval.report.figures.ppl import save
+from lpe_eval.report.figures.files import save
 from lpe_eval.report.figures.style import styles_of
 from lpe_eval.report.frames import typed_frame
 from lpe_eval.report.numbers.che_scores import task_scores

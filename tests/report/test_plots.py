@@ -12,7 +12,10 @@ from matplotlib.figure import Figure
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
-from lpe_eval.report.figures.ppl import OFF_SCALE, perplexity_figure, position_figure, save
+from lpe_eval.report.figures.context import position_figure
+from lpe_eval.report.figures.files import save
+from lpe_eval.report.figures.panels import OFF_SCALE
+from lpe_eval.report.figures.ppl import perplexity_figure
 from lpe_eval.report.figures.style import styles_of
 from lpe_eval.report.figures.ticks import readable, readable_ticks, short_length, thinned
 from lpe_eval.report.frames import typed_frame
@@ -38,9 +41,9 @@ def _rows(
     return typed_frame(table.ROWS, records)
 
 
-def _positions(models: list[str], lengths=(1024, 2048), protocols=("anchored",)) -> pd.DataFrame:
+def _positions(models: list[str], lengths=(1024, 2048), protocols=("anchored",), count=1000) -> pd.DataFrame:
     records = [
-        ["r", model, protocol, length, None, start, 2 * start - 1, (3.0 + place + 1 / start) * 100, 100]
+        ["r", model, protocol, length, None, start, 2 * start - 1, (3.0 + place + 1 / start) * count, count]
         for place, model in enumerate(models)
         for protocol in protocols
         for length in lengths
@@ -183,7 +186,7 @@ def test_a_model_looks_the_same_in_both_panels_and_in_both_figures():
     panels = _panels(perplexity_figure(rows)) + _panels(position_figure(_positions(["alibi", "rope"]), rows))
     for axes in panels:
         alibi = next(line for line in axes.lines if same_color(line.get_color(), "#D55E00"))
-        assert alibi.get_marker() == "s"
+        assert alibi.get_marker() == ("s" if axes in panels[:2] else "")
 
 
 def test_two_runs_of_one_model_are_two_lines_with_names_that_tell_them_apart():
@@ -202,6 +205,35 @@ def test_positions_are_shown_at_the_longest_length_of_each_protocol():
     assert y == pytest.approx([3.0 + 1 / start for start in starts])
     assert _panels(figure)[0].get_xscale() == "log"
     assert [text.get_text() for text in _panels(figure)[1].texts] == ["train length 512"]
+
+
+def test_runs_on_different_texts_are_lines_that_name_their_text():
+    rows = pd.concat([_rows({"alibi": [6.0] * 4}, corpus=name) for name in ("books", "code")])
+    assert _legend(perplexity_figure(rows)) == ["alibi · books", "alibi · code"]
+    rows = pd.concat([_rows({"alibi": [6.0] * 4}, corpus="books"), _rows({"rope": [7.0] * 4}, corpus="code")])
+    assert _legend(perplexity_figure(rows)) == ["rope · code", "alibi · books"]
+
+
+def test_a_point_of_loss_by_context_has_at_least_a_thousand_targets():
+    # Five buckets of 400: three make a point, and the two that are left join it.
+    by_position = _positions(["alibi"], (2048,), count=400)
+    assert _curves(_panels(position_figure(by_position, _rows({"alibi": [6.0] * 4})))[0]) == [
+        ([pytest.approx(math.sqrt(1 * 2047))], [pytest.approx(3 + (1 + 1 / 2 + 1 / 4 + 1 / 256 + 1 / 1024) / 5)])
+    ]
+    by_position = _positions(["alibi"], (2048,), count=500)
+    x, y = _curves(_panels(position_figure(by_position, _rows({"alibi": [6.0] * 4})))[0])[0]
+    assert x == pytest.approx([math.sqrt(1 * 3), math.sqrt(4 * 2047)])
+    assert y == pytest.approx([3.75, 3 + (1 / 4 + 1 / 256 + 1 / 1024) / 3])
+
+
+def test_of_nineteen_models_the_eight_of_lowest_loss_have_names_and_the_others_are_grey():
+    names = [f"model {number:02}" for number in range(19)]
+    figure = position_figure(_positions(names), _rows({name: [6.0] * 4 for name in names}))
+    # `_positions` gives each model a nat more than the one before.
+    assert _legend(figure)[:9] == [*reversed(names[:8]), "11 other models"]
+    grey = [line for line in _panels(figure)[0].lines if same_color(line.get_color(), "#C8C8C8")]
+    assert len(grey) >= 11 and all(line.get_marker() in ("", "^") for line in grey)
+    assert not any("other" in each for each in _legend(position_figure(_positions(names[:8]), _rows({}))))
 
 
 @pytest.mark.parametrize("models", [1, 5, 19])

@@ -68,7 +68,7 @@ def test_each_validation_is_an_event_and_the_last_event_is_the_end():
     assert [event.log for event in validated] == [rows[:2], rows[:4], rows]
     kept = alone.models[trained.chosen.run_index].state_dict()
     for name, weight in load(trained.weights).items():
-        assert torch.equal(weight, kept[name].bfloat16()), name
+        assert torch.equal(weight, kept[name]), name
 
 
 def test_a_snapshot_comes_when_one_is_due_and_never_at_the_end(monkeypatch: pytest.MonkeyPatch):

@@ -1,10 +1,10 @@
 """Scores of the algorithmic problems become figures: a heat map of tasks x encodings, and accuracy against length.
 
-Both take rows of `che.csv` and give a matplotlib `Figure`, as the functions of `plots.py` do; `plots.save`
+Both take rows of `che.csv` and give a matplotlib `Figure`, as the functions of `ppl.py` do; `files.save`
 writes them.
 
 Choices:
-    * In the heat map a cell's number is the score (see `che_scores.py`), and its colour is how far the score
+    * In the heat map a cell's number is the score (see `numbers/che_scores.py`), and its colour is how far the score
       is from what needs no skill (white) to all right (full colour), so that a colour means the same in a task
       with two answers as in one with five. A hatched cell is not above that by more than two standard
       errors. The column on the left is the trivial ceiling itself.
@@ -12,6 +12,7 @@ Choices:
       is two standard errors. Curves of the mean have the lowest and the highest run as their band.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from lpe_eval.table import LABELS, LEVELS
 _GREY, _SHADE = "#555555", "#E9E9E9"
 _COLOURS = LinearSegmentedColormap.from_list("skill", ["#FFFFFF", "#BFD9EE", "#56A0D3", "#0072B2", "#003E63"])
 _PANELS_IN_A_ROW = 4
+_ROW, _LETTER = 0.26, 0.066
+"""Inches: height of a row, and width of a letter of the levels' names."""
 _DARK = 0.55
 """From this share of the colours on, numbers are white."""
 
@@ -75,7 +78,9 @@ def heat_map(rows: pd.DataFrame, runs: Runs = "max", metric: str = "accuracy") -
     found = {(score.task, score.line): score for score in scores}
     floors = {score.task: score.floor for score in reversed(scores)}
     with style.context(["default", STYLE]):
-        width, height = 3.4 + 0.62 * (len(lines) + 1), 2.0 + 0.26 * (len(tasks) + len(LEVELS))
+        upright = not _fits_turned(tasks)
+        names = _LETTER * max((len(LEVELS.get(level, level)) for _, level in tasks), default=0) if upright else 0.0
+        width, height = 3.4 + 0.62 * (len(lines) + 1) + names, 2.0 + _ROW * (len(tasks) + len(LEVELS))
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(visible=False)
@@ -87,7 +92,7 @@ def heat_map(rows: pd.DataFrame, runs: Runs = "max", metric: str = "accuracy") -
             for x, line in enumerate(lines):
                 _score_cell(axes, float(x), y, found.get((task, line)))
             y += 1.0
-        _name_rows(axes, tasks, places)
+        _name_rows(axes, tasks, places, upright)
         _name_columns(axes, lines)
         axes.set(xlim=(-1.85, len(lines) - 0.3), ylim=(max(y, 1.0) - 0.4, -0.6))
         axes.set_title(_heading(scores, runs, metric), loc="left")
@@ -223,7 +228,7 @@ def _cell(axes: Axes, x: float, y: float, value: float, colour: Any, ink: str, m
     axes.text(x, y, f"{100 * value:.1f}{mark}", ha="center", va="center", color=ink, fontsize=7.5, zorder=3)
 
 
-def _name_rows(axes: Axes, tasks: list[tuple[str, str]], places: list[float]) -> None:
+def _name_rows(axes: Axes, tasks: list[tuple[str, str]], places: list[float], upright: bool) -> None:
     axes.set_yticks(places, [_readable(task) for task, _ in tasks])
     for level in dict.fromkeys(level for _, level in tasks):
         own = [place for place, (_, of) in zip(places, tasks, strict=True) if of == level]
@@ -233,11 +238,17 @@ def _name_rows(axes: Axes, tasks: list[tuple[str, str]], places: list[float]) ->
             xycoords=("axes fraction", "data"),
             xytext=(3, 0),
             textcoords="offset points",
-            rotation=270,
+            rotation=0 if upright else 270,
             ha="left",
             va="center",
             color=_GREY,
         )
+
+
+def _fits_turned(tasks: list[tuple[str, str]]) -> bool:
+    """Whether the name of every level, turned by a right angle, is no longer than its rows are high."""
+    rows = Counter(level for _, level in tasks)
+    return all(_LETTER * len(LEVELS.get(level, level)) <= _ROW * count for level, count in rows.items())
 
 
 def _name_columns(axes: Axes, lines: list[str]) -> None:

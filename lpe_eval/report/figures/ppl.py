@@ -1,51 +1,26 @@
 """Tables become figures: perplexity against length, and loss against context.
 
 Each function takes frames and gives a matplotlib `Figure`; nothing here touches pyplot or its
-global state, and settings of the machine (matplotlibrc) do not change a picture.
-
-Choices:
-    * Models that extrapolate well stay apart although others explode: the axis ends at
-      `OFF_SCALE` times the lowest perplexity (or at twice the median, if that is higher), and the
-      loss axis at the logarithm of that. A model's first value beyond it, or an infinite one, is a
-      triangle at the upper edge; the tables hold the number.
-    * Models are listed in the order of their lines at the right end of the last panel.
+global state, and settings of the machine (matplotlibrc) do not change a picture. `panels.py` has
+what the figures share, and `context.py` the loss against context.
 """
 
-import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib import style
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from lpe_eval.report.figures.context import position_figure
 from lpe_eval.report.figures.files import save
-from lpe_eval.report.figures.style import STYLE, LineStyle, styles_of
-from lpe_eval.report.figures.ticks import readable, readable_ticks, short_length, thinned
+from lpe_eval.report.figures.panels import Point, draw, label, limits, line_names, ticks, train_lengths
+from lpe_eval.report.figures.style import STYLE, styles_of
+from lpe_eval.report.figures.ticks import readable, readable_ticks, thinned
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
 from lpe_eval.table import LABELS
-
-OFF_SCALE = 20.0
-"""How many times the lowest perplexity the axis shows at least."""
-
-_GREY = "#555555"
-_PANELS_IN_A_ROW = 3
-_TELLING_APART = ("task", "corpus", "split", "dtype", "seed", "stride", "run")
-
-
-class _Point(NamedTuple):
-    panel: str
-    line: str
-    x: float
-    y: float
-    low: float
-    high: float
 
 
 def draw_perplexity(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -69,194 +44,21 @@ def perplexity_figure(rows: pd.DataFrame, metric: str = "perplexity") -> Figure:
         metric: `bits_per_byte` serves models with different tokenizers.
     """
     records = [row for row in rows.to_dict("records") if row["metric"] == metric]
-    names = _line_names(records, ("protocol", "length"))
+    names = line_names(records, ("protocol", "length"))
     points = [
-        _Point(row["protocol"], name, float(row["length"]), row["value"], row["ci_low"], row["ci_high"])
+        Point(row["protocol"], name, float(row["length"]), row["value"], row["ci_low"], row["ci_high"])
         for row, name in zip(records, names, strict=True)
     ]
     lengths = thinned(sorted({int(row["length"]) for row in records}))
-    low, high = _limits(points, logarithmic=True)
+    low, high = limits(points, logarithmic=True)
     with style.context(["default", STYLE]):
-        figure, panels = _draw(points, styles_of(names), _train_lengths(records), (low, high))
+        figure, panels = draw(points, styles_of(names), train_lengths(records), (low, high))
         for axes in panels:
             axes.set_yscale("log")
             axes.set_ylim(low, high)
-            _ticks(axes, lengths)
+            ticks(axes, lengths)
             axes.yaxis.set_major_locator(FixedLocator(readable_ticks(low, high)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
             axes.yaxis.set_minor_locator(NullLocator())
-        _label(panels, LABELS["length"], LABELS[metric])
+        label(panels, LABELS["length"], LABELS[metric])
     return figure
-
-
-def position_figure(by_position: pd.DataFrame, rows: pd.DataFrame) -> Figure:
-    """Mean loss against how much context a target had, at the longest length of each protocol.
-
-    Args:
-        by_position: sums by context, as `read_run` gives them.
-        rows: the rows of the same runs, for the train lengths.
-    """
-    records = [row for row in by_position.to_dict("records") if row["n_tokens"] > 0]
-    longest: dict[str, int] = {}
-    for row in records:
-        longest[row["protocol"]] = max(longest.get(row["protocol"], 0), row["length"])
-    records = [row for row in records if row["length"] == longest[row["protocol"]]]
-    titles = {protocol: f"{protocol}, length {short_length(length)}" for protocol, length in longest.items()}
-    points = []
-    names = _line_names(records, ("protocol", "length", "context_from"))
-    for row, name in zip(records, names, strict=True):
-        context = math.sqrt(max(row["context_from"], 1) * max(row["context_to"], 1))
-        mean = row["nll_nats"] / row["n_tokens"]
-        points.append(_Point(titles[row["protocol"]], name, context, mean, math.nan, math.nan))
-    of_rows = [row for row in rows.to_dict("records") if row["metric"] == "perplexity"]
-    train = {titles[name]: found for name, found in _train_lengths(of_rows).items() if name in titles}
-    # In the order of the rows, so that a model looks as it does in the other figure.
-    styles = styles_of([*_line_names(of_rows, ("protocol", "length")), *names])
-    low, high = _limits(points, logarithmic=False)
-    with style.context(["default", STYLE]):
-        figure, panels = _draw(points, styles, train, (low, high))
-        for axes in panels:
-            axes.set_ylim(low, high)
-            shown = [math.log2(point.x) for point in points] or [0.0]
-            _ticks(axes, thinned([2**power for power in range(math.ceil(min(shown)), math.floor(max(shown)) + 1)]))
-        _label(panels, LABELS["context"], LABELS["nll_nats"])
-    return figure
-
-
-def _line_names(records: list[dict], place: tuple[str, ...]) -> list[str]:
-    """The model's name, with whatever else is needed to have one value at each place."""
-    names = [str(row["model"]) for row in records]
-    for column in _TELLING_APART:
-        if len({(name, *(row[key] for key in place)) for name, row in zip(names, records, strict=True)}) == len(names):
-            break
-        if len({str(row.get(column)) for row in records}) > 1:
-            names = [f"{name} · {row[column]}" for name, row in zip(names, records, strict=True)]
-    return names
-
-
-def _train_lengths(records: Iterable[dict]) -> dict[str, list[int]]:
-    found: dict[str, set[int]] = {}
-    for row in records:
-        if not pd.isna(row["train_length"]):
-            found.setdefault(row["protocol"], set()).add(int(row["train_length"]))
-    return {protocol: sorted(lengths) for protocol, lengths in found.items()}
-
-
-def _limits(points: list[_Point], logarithmic: bool) -> tuple[float, float]:
-    """Lower and upper end of the vertical axis; see `OFF_SCALE`."""
-    values = [point.y for point in points if math.isfinite(point.y) and (point.y > 0 or not logarithmic)]
-    if not values:
-        return 1.0, 10.0
-    if not logarithmic:
-        values = [math.exp(min(value, 700.0)) for value in values]
-    low, high = min(values), max(values)
-    cap = max(OFF_SCALE * low, 2 * statistics.median(values))
-    margin = max((min(high, cap) / low) ** 0.06, 1.03)
-    # A round number, because the legend names it.
-    high = float(f"{cap:.1g}") if high > cap else high * margin
-    if logarithmic:
-        return low / margin, high
-    return math.log(low / margin), round(math.log(high) + 0.05, 1)
-
-
-def _draw(
-    points: list[_Point], styles: dict[str, LineStyle], train: dict[str, list[int]], limits: tuple[float, float]
-) -> tuple[Figure, list[Axes]]:
-    drawn = {point.line for point in points}
-    styles = {line: line_style for line, line_style in styles.items() if line in drawn}
-    names = list(dict.fromkeys(point.panel for point in points)) or [""]
-    columns = min(len(names), _PANELS_IN_A_ROW)
-    lines = math.ceil(len(names) / columns)
-    height = max(3.2 * lines - 0.4 * (lines - 1), 0.6 + 0.155 * len(styles))
-    figure = Figure(figsize=(1.8 + 2.6 * columns, height), layout="constrained")
-    grid = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for axes in grid[len(names) :]:
-        axes.set_axis_off()
-    across = [point.x for point in points] + [float(length) for found in train.values() for length in found]
-    left, right = min(across, default=1.0), max(across, default=10.0)
-    margin = max((right / left) ** 0.045, 1.05) if right > left else 1.5
-    for name, axes in zip(names, grid, strict=False):
-        axes.set(title=name, xscale="log", xlim=(left / margin, right * margin))
-        here = [point for point in points if point.panel == name]
-        for line, line_style in styles.items():
-            _draw_line(
-                axes, sorted((point for point in here if point.line == line), key=lambda point: point.x), line_style
-            )
-        _mark_off_scale(axes, here, styles, limits[1], margin**0.6)
-        _mark_train_lengths(axes, train.get(name, []))
-    _legend(figure, points, styles, limits[1])
-    return figure, grid[: len(names)]
-
-
-def _draw_line(axes: Axes, own: list[_Point], line_style: LineStyle) -> None:
-    def finite(values: Iterable[float]) -> list[float]:
-        return [value if math.isfinite(value) else math.nan for value in values]
-
-    across = [point.x for point in own]
-    low, high = finite(point.low for point in own), finite(point.high for point in own)
-    axes.fill_between(across, low, high, color=line_style.color, alpha=0.15, linewidth=0)
-    axes.plot(across, finite(point.y for point in own), **line_style._asdict())
-
-
-def _mark_off_scale(axes: Axes, here: list[_Point], styles: dict[str, LineStyle], high: float, apart: float) -> None:
-    first: dict[str, float] = {}
-    for point in sorted(here, key=lambda point: point.x):
-        if point.y > high:
-            first.setdefault(point.line, point.x)
-    for x in sorted(set(first.values())):
-        together = [line for line in first if first[line] == x]
-        for place, line in enumerate(together):
-            # Triangles at one length stand side by side, not on top of each other.
-            beside = x * apart ** (place - (len(together) - 1) / 2)
-            axes.plot([beside], [high], "^", color=styles[line].color, markersize=4.8, clip_on=False, zorder=5)
-
-
-def _mark_train_lengths(axes: Axes, lengths: list[int]) -> None:
-    for place, length in enumerate(lengths):
-        axes.axvline(length, color=_GREY, linestyle=(0, (4, 3)), linewidth=0.8, zorder=1)
-        left, right = axes.get_xlim()
-        side = -1 if math.log(length / left) > 0.1 * math.log(right / left) else 1
-        axes.annotate(
-            f"{LABELS['train_length']} {short_length(length)}" if place == 0 else short_length(length),
-            (length, 0.97),
-            xycoords=("data", "axes fraction"),
-            xytext=(2 * side, 0),
-            textcoords="offset points",
-            rotation=90,
-            ha="right" if side < 0 else "left",
-            va="top",
-            fontsize=7,
-            color=_GREY,
-        )
-
-
-def _ticks(axes: Axes, places: list[int]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator([float(place) for place in places]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_length(value)))
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _label(panels: list[Axes], x: str, y: str) -> None:
-    columns = min(len(panels), _PANELS_IN_A_ROW)
-    for place, axes in enumerate(panels):
-        axes.tick_params(labelbottom=True, left=place % columns == 0)
-        if place + columns >= len(panels):
-            axes.set_xlabel(x)
-        if place % columns == 0:
-            axes.set_ylabel(y)
-
-
-def _legend(figure: Figure, points: list[_Point], styles: dict[str, LineStyle], high: float) -> None:
-    """The lines from top to bottom as they end in the last panel; those without a value there come last."""
-    last = [point for point in points if point.panel == points[-1].panel]
-    right = max((point.x for point in last), default=0.0)
-    ends = {point.line: point.y for point in last if point.x == right and not math.isnan(point.y)}
-    order = sorted(styles, key=lambda line: (line not in ends, -ends.get(line, 0.0)))
-    valued = {point.line for point in points if not math.isnan(point.y)}
-    names = [line if line in valued else f"{line} (no value)" for line in order]
-    handles = [Line2D([], [], **styles[line]._asdict()) for line in order]
-    if any(point.y > high for point in points):
-        handles.append(Line2D([], [], color=_GREY, marker="^", linestyle="none", markersize=4.8))
-        names.append(f"above {high:.3g}, or infinite")
-    if handles:
-        figure.legend(handles, names, loc="outside right upper", frameon=False, handlelength=2.6, labelspacing=0.3)

@@ -63,7 +63,7 @@ class AlgorithmicProblems(Kind):
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
-        written = draw_che(pd.concat([read_csv(each.path / cls.table(), cls.columns) for each in folders]), out)
+        written = draw_che(pd.concat([_drawn(each) for each in folders]), out)
         if not written:
             places = ", ".join(str(each.path) for each in folders)
             raise SpecError(f"{places}: no problem has a score yet, so there is nothing to draw")
@@ -81,3 +81,9 @@ class AlgorithmicProblems(Kind):
         yield from sources_of_problems(found.rows)
         yield from sources_of_text(found.spec)
         yield from sources_of_training(found.spec)
+
+
+def _drawn(found: Found) -> pd.DataFrame:
+    """The table of a folder with the models of its rows, which may have been chosen."""
+    rows = read_csv(found.path / found.kind.table(), found.kind.columns)
+    return rows[rows["model"].isin({row["model"] for row in found.rows})]

@@ -7,7 +7,7 @@ from typing import Any
 from lpe_eval import table
 from lpe_eval.report.figures.ppl import draw_perplexity
 from lpe_eval.report.folders.folder import Layout
-from lpe_eval.report.folders.ppl import LAYOUT, read_run
+from lpe_eval.report.folders.ppl import LAYOUT, Run, read_run
 from lpe_eval.report.frames import csv_bytes, read_bytes, typed_frame
 from lpe_eval.report.gate.damage import refuse_damaged_run
 from lpe_eval.report.gate.joining import Judged, judged_rows
@@ -79,7 +79,7 @@ class Perplexity(Kind):
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
-        return draw_perplexity([read_run(each.path) for each in folders], out)
+        return draw_perplexity([_drawn(each) for each in folders], out)
 
     @classmethod
     def judged_rows(cls, found: Found, source: str) -> list[Judged]:
@@ -93,6 +93,13 @@ class Perplexity(Kind):
         yield from sources_of_methods(found.spec, found.provenance, found.rows)
         yield from sources_of_text(found.spec)
         yield from sources_of_protocols(found.spec)
+
+
+def _drawn(found: Found) -> Run:
+    """The run of a folder with the models of its rows, which may have been chosen."""
+    run, models = read_run(found.path), {row["model"] for row in found.rows}
+    rows, by_position = (frame[frame["model"].isin(models)] for frame in (run.rows, run.by_position))
+    return run._replace(rows=rows, by_position=by_position)
 
 
 def _task(spec: Mapping[str, Any], known: Mapping[str, Any]) -> str:
