@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -72,7 +72,7 @@ def run_spec(spec: StudySpec, settings: Settings) -> Outcome:
         write_provenance(failed)
     done = len(trainings) - len(failed)
     sentence = f"{done} checkpoints in {out}; measure one: lpe-eval ppl -m {out}/NAME"
-    why = "; ".join(f"{name}: {words}" for name, words in failed.items())
+    why = "; ".join(f"{', '.join(those)}: {words}" for words, those in _grouped(failed).items())
     return Outcome(
         out, [sentence], f"{len(failed)} trainings of the study failed ({why}); the others are kept" if failed else ""
     )
@@ -127,6 +127,14 @@ def _start(spec: TrainSpec, out: Path, device_name: str, on_gpu: bool) -> subpro
 
 def _steps_done(folder: Path) -> int:
     return max((row.step for row in read_log(folder)), default=0)
+
+
+def _grouped(failed: Mapping[str, str]) -> dict[str, list[str]]:
+    """The trainings that ended with the same words, by those words."""
+    found: dict[str, list[str]] = {}
+    for name, words in failed.items():
+        found.setdefault(words, []).append(name)
+    return found
 
 
 def _last_words(log: Path, code: int) -> str:

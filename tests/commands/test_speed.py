@@ -193,6 +193,10 @@ def test_another_measurement_in_the_folder_is_refused_and_discarded_only_when_as
         folder.write_provenance({})
         with pytest.raises(OutputError, match="another process is writing to"):
             SpeedFolder(tmp_path, "1", "one\n")
+    # What has nothing to lose goes to the next.
+    with SpeedFolder(tmp_path, "3", "three\n") as folder:
+        assert folder.rows() == []
+    (tmp_path / "speed.csv").write_text("something measured\n")
     with pytest.raises(OutputError, match="holds another run"):
         SpeedFolder(tmp_path, "2", "two\n")
     with SpeedFolder(tmp_path, "2", "two\n", overwrite=True) as folder:

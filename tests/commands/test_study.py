@@ -79,6 +79,19 @@ def test_a_study_trains_each_model_keeps_what_is_done_and_names_what_failed(tmp_
     assert ended_training(tmp_path, spec_text(spec)) is None
 
 
+def test_a_study_that_failed_before_a_step_says_so_once_and_leaves_its_folders_to_the_next(tmp_path: Path):
+    file, out = tmp_path / "study.yaml", tmp_path / "out"
+    command = ["run", str(file), "--out", str(out), "--device", "cpu", "--jobs", "2"]
+    file.write_text(yaml.safe_dump(fields(recipe={**RECIPE, "corpus": str(tmp_path / "nowhere")})))
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 4 and " ".join(first.output.split()).count("nowhere") == 1
+    assert "2 trainings of the study failed (a, r: " in " ".join(first.output.split())
+    file.write_text(yaml.safe_dump(fields()))
+    second = CliRunner().invoke(app, command)
+    assert second.exit_code == 0, second.output
+    assert all((out / name / "model.safetensors").is_file() for name in "ar")
+
+
 def test_a_card_says_whether_the_validation_curve_is_flat():
     def rows(losses: list[float]) -> list[LogRow]:
         return [LogRow(10 * n, 1.0, 1.0, 1e-3, loss, 1.0) for n, loss in enumerate(losses, start=1)]

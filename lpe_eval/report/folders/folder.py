@@ -11,6 +11,7 @@ Choices:
     * Trainings and speed measurements had no marker at first. A folder with their spec, word for word, is theirs.
     * Discarding a run removes its folders first and the marker last, so that a discarding that was cut short leaves
       a folder that is still known as a run's.
+    * A run that ended before it had anything to keep gives its folder to the next, whatever that asks.
     * The lock is the kernel's (flock), so it goes with the process, whatever ends it.
 """
 
@@ -143,14 +144,14 @@ class RunFolder:
             raise OutputError(f"cannot write {path}: {error.strerror}; {self._kept()}") from error
 
     def _make_room(self, spec_text: str, overwrite: bool) -> None:
-        if overwrite:
+        found = read_marker(self.directory)
+        other = found is None and self._layout.unmarked and _spec_of(self.directory) not in (None, spec_text)
+        if overwrite or ((other or found not in (None, self.run)) and _is_bare(self.directory, self._layout)):
             _discard(self.directory, self._layout)
             return
-        found = read_marker(self.directory)
         remedy = "choose another --out or discard it with --overwrite"
         if found not in (None, self.run):
             raise OutputError(f"{self.directory} holds another run ({found}, not {self.run}); {remedy}")
-        other = found is None and self._layout.unmarked and _spec_of(self.directory) not in (None, spec_text)
         if other:
             raise OutputError(f"{self.directory} holds another run, of another spec; {remedy}")
 
@@ -188,6 +189,15 @@ def _prove_writable(directory: Path) -> None:
     probe = directory / _PROBE
     write_atomically(probe, b"written to see whether results can be\n")
     probe.unlink()
+
+
+def _is_bare(directory: Path, layout: Layout) -> bool:
+    """Whether a run ended before it had anything to keep; never of a kind that keeps its work elsewhere."""
+    if not layout.files:
+        return False
+    inside = (path for name in {*layout.folders, *layout.early} for path in (directory / name).rglob("*"))
+    kept = any(path.is_file() and not path.name.endswith(PARTIAL) for path in inside)
+    return not kept and not any((directory / name).exists() for name in layout.files)
 
 
 def _discard(directory: Path, layout: Layout) -> None:
