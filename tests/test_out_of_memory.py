@@ -2,14 +2,21 @@
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lpe_eval.errors import CheckpointError
 from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.spec.che_spec import read_protocol
 
+LIMIT = 4_500_000 << 10
+"""Bytes of address space: enough to start, and not for what is asked below."""
 LARGEST = 1 << 55
 """Numbers that no machine holds."""
 
@@ -54,3 +61,33 @@ def test_what_is_only_told_in_words_is_recognised(told: str):
 )
 def test_other_errors_are_not_taken_for_it(error: BaseException):
     assert not out_of_memory(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (["train", "--encoding", "alibi", "--steps", "2", "--batch-tokens", "4096000"], 1),
+        (["che", "--train", "--encoding", "rope", "--tasks", "even_pairs", "--protocol", "huge.yaml"], 4),
+        (["ppl", "-m", "alibi", "--lengths", "64", "--max-tokens", "200000", "--batch-size", "100000"], 0),
+    ],
+)
+def test_memory_that_ends_in_the_middle_ends_a_command_in_a_sentence(asked: list[str], code: int, tmp_path: Path):
+    resource = pytest.importorskip("resource")
+    (tmp_path / "huge.yaml").write_text(_protocol_of_huge_batches(), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "lpe_eval", *asked, "--device", "cpu", "--out", "out", "-q"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == code and "Traceback" not in said, said
+    assert code == 0 or "memory" in said, said
+
+
+def _protocol_of_huge_batches() -> str:
+    return yaml.safe_dump({**read_protocol("smoke").model_dump(mode="json"), "name": "huge", "batch": 4_000_000})
