@@ -44,6 +44,7 @@ class LoadOptions(NamedTuple):
         rope_scaling: a rule for RoPE's frequencies, `yarn:4` or JSON.
         rope_theta: RoPE's base.
         as_published: keep the rows that pad a vocabulary in the softmax.
+        lengths: tokens of the windows that will be measured, for a model that does not run on others.
     """
 
     device: torch.device = torch.device("cpu")
@@ -55,6 +56,7 @@ class LoadOptions(NamedTuple):
     rope_scaling: str | None = None
     rope_theta: float | None = None
     as_published: bool = False
+    lengths: tuple[int, ...] = ()
 
 
 class Peek(NamedTuple):

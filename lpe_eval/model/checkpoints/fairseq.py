@@ -31,7 +31,7 @@ from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.foreign.fairseq_args import FairseqArgs, read_args
 from lpe_eval.model.foreign.pickles import load_plain, numbers, texts_in
 from lpe_eval.model.language_model import LanguageModel
-from lpe_eval.model.reference import split_settings
+from lpe_eval.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill
 from lpe_eval.model.weight_files import stored_types
