@@ -40,7 +40,7 @@ def test_what_libraries_raise_when_memory_runs_out_is_recognised():
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
         "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
-        "CUDA error: insufficient resources when calling `cusparseCreate(handle)`: CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
+        "CUDA error: CUSPARSE_STATUS_INSUFFICIENT_RESOURCES when calling `cusparseCreate(handle)`",
         "cuFFT error: CUFFT_ALLOC_FAILED",
         "CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`",
         "rocblas_status_memory_error",

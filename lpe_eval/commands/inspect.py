@@ -96,7 +96,7 @@ def _row(where: str, name: str, tensor: Tensor) -> tuple[str, str, str, str, str
 
 
 def _values(tensor: Tensor) -> str:
-    numbers = tensor.detach().double().flatten()
+    numbers = tensor.detach().cpu().double().flatten()
     if len(numbers) <= _FEW:
         return " ".join(f"{value:.4g}" for value in numbers.tolist())
     return f"{numbers.min():.4g} to {numbers.max():.4g}, mean {numbers.mean():.4g}"

@@ -46,10 +46,10 @@ from lpe_eval.model.foreign.neox_vocabulary import real_symbols, vocabulary_of
 from lpe_eval.model.foreign.pickles import load_plain, numbers, texts_in
 from lpe_eval.model.foreign.rope_override import original_length, overridden, parse_override, rope_fields
 from lpe_eval.model.foreign.transformers_config import depends_on_length, encoding_label, train_length
-from lpe_eval.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.plain import Unreadable, json_of, printable, read_plain, yaml_of
 from lpe_eval.records import LogRow
+from lpe_eval.reference import split_settings
 from lpe_eval.registry import ENCODINGS
 from lpe_eval.report.folders.che import CheFolder
 from lpe_eval.report.folders.ppl import open_run, read_run

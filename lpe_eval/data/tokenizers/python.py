@@ -5,8 +5,8 @@ has a method `encode`, which takes a text and returns its ids (a list, an array 
 itself, or a pair `(model, encode)`. Of what it returns, `bos_id` and `eos_id` (int) are read too.
 
 Choices:
-    * How many bytes an id stands for is known where there are as many ids as characters, or as bytes. Elsewhere the
-      bytes of a text are shared out evenly among its ids, so bits per byte are exact for whole documents only.
+    * How many bytes an id stands for is known where there are as many ids as characters, or as bytes. Elsewhere it is
+      not, and there are no bits per byte.
     * The fingerprint is over the source file, the settings, and the ids of each printable character of ASCII, since a
       function may get its alphabet from another file.
     * No BOS is ever added; a function that adds one itself puts it before every document.
@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpe_eval.data.corpus import text_bytes
 from lpe_eval.data.tokenizer import EncodedText, Tokenizer
 from lpe_eval.errors import DataError, LpeEvalError
 from lpe_eval.own_code import Made, calling, told
@@ -64,8 +63,9 @@ class Python(Tokenizer):
         made = self._encode(text)
         ids = np.asarray(made.tolist() if hasattr(made, "tolist") else list(made))
         if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
-            raise DataError(f"{self.name}: encode(text) must return a list of whole numbers, not {ids.dtype} ids of "
-                            f"{ids.ndim} axes")
+            raise DataError(
+                f"{self.name}: encode(text) must return a list of whole numbers, not {ids.dtype} ids of {ids.ndim} axes"
+            )
         return ids.astype(np.int64)
 
     def _tried(self, character: str) -> list[int] | None:
@@ -78,8 +78,9 @@ class Python(Tokenizer):
 
 
 def _bytes_of(text: str, n_ids: int) -> NDArray[np.int64]:
-    whole = len(text_bytes(text))
-    if n_ids == len(text) != whole:
-        return np.array([len(text_bytes(each)) for each in text], dtype=np.int64)
-    ends = np.arange(1, n_ids + 1, dtype=np.int64) * whole // max(n_ids, 1)
-    return np.diff(ends, prepend=0)
+    whole = text.encode("utf-8", "surrogateescape")
+    if n_ids == len(whole):
+        return np.ones(n_ids, dtype=np.int64)
+    if n_ids == len(text):
+        return np.array([len(each.encode("utf-8", "surrogateescape")) for each in text], dtype=np.int64)
+    return np.zeros(n_ids, dtype=np.int64)

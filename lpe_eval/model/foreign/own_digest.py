@@ -68,8 +68,9 @@ def _tensor(name: str, tensor: Tensor) -> Iterator[bytes]:
         held = held.dequantize()
     if held.layout != torch.strided:
         held = held.to_dense()
-    if hasattr(held, "__tensor_flatten__"):
-        parts, about = held.__tensor_flatten__()
+    flatten = getattr(held, "__tensor_flatten__", None)
+    if flatten is not None:
+        parts, about = flatten()
         yield from _pieces(f"{name} of", about, _DEEPEST)
         for part in parts:
             yield from _tensor(f"{name}.{part}", getattr(held, part))
