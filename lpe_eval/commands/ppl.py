@@ -144,8 +144,8 @@ def estimate(spec: PerplexitySpec, tell: Tell = lambda sentence: None) -> Estima
                 rows.append((key.model, key.protocol, str(key.length), str(len(windows)), str(scored), str(fed), told))
     columns = ("model", "protocol", "length", "windows", "scored", "fed", "estimate of the length")
     sentence = (
-        f"about {_time(total)} in the models and {_time(opening)} to open them; protocols of one length share windows, "
-        "and figures take a few seconds more"
+        f"about {(total + opening) / 60:.1f} minutes in all: {_time(total)} in the models, {_time(opening)} to open "
+        "them; protocols of one length share windows, and figures take a few seconds more"
     )
     return Estimate(listing("planned", columns, rows), sentence)
 
