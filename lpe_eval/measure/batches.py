@@ -31,6 +31,9 @@ from lpe_eval.table import CellKey
 _SLOWER = 1.25
 """Times as slow as its windows one by one: a batch that is measured slower than that, twice, shrinks."""
 
+_NOTICED = 0.2
+"""Seconds of a batch; of faster ones nobody notices whether they are slow, and clocks and machines are not that even."""
+
 
 class Plan(NamedTuple):
     """The windows of every protocol at one length."""
@@ -166,12 +169,13 @@ def _run_kind(
                 batch_tokens = len(batch) // 2 * tokens
                 release(model.device)
                 continue
-            took = max(time.perf_counter() - began, 0.0) / len(batch)
+            whole = max(time.perf_counter() - began, 0.0)
+            took = whole / len(batch)
             found.losses.update(zip(batch, losses, strict=True))
             found.seconds.update(dict.fromkeys(batch, took))
             left = left[len(batch) :]
             passes.end()
-            if adapt and len(batch) > 1 and len(left) > 1:
+            if adapt and whole > _NOTICED and len(batch) > 1 and len(left) > 1:
                 alone = alone or _seconds_alone(model, texts, batch[0], scored)
                 slow = slow + 1 if took > _SLOWER * alone else 0
                 if slow > 1 or took > 2 * _SLOWER * alone:

@@ -157,11 +157,11 @@ def test_a_batch_that_is_slower_than_its_windows_shrinks(tmp_path: Path):
     models = (f"own={reference('slow')}", f"base={reference('bigram')}")
     many = written(tmp_path / "many.jsonl", [WORDS[start : start + 150] for start in range(80)])
     more = ("-q", "--tail", "drop", "--max-tokens", 12000)
-    found = run(many, tmp_path / "out", *models, lengths="16,128", more=more)
-    own, base = (found.rows[name, 16] for name in ("own", "base"))
+    found = run(many, tmp_path / "out", *models, more=more)
+    own, base = (found.rows[name, 64] for name in ("own", "base"))
     assert float(own["value"]) == pytest.approx(float(base["value"]), rel=1e-6)
     batches = [int(row["batch_tokens"]) for row in costs(found)]
-    assert batches[0] < 1024 and batches[2] == 4096
+    assert batches[0] <= 2048 and batches[2] == 4096
 
 
 def test_progress_tells_the_cell_and_tokens(text: Path, tmp_path: Path):
