@@ -160,7 +160,8 @@ def _leak(model: LanguageModel, length: int) -> Leak | None:
     )
     if change <= _SMALL * spread or _is_quantised(model):
         sentence += (
-            " (activations that are quantised over the whole tensor do that: their scale depends on every token)"
+            " (activations that are quantised over the whole tensor, not token by token, do that: such a per-tensor "
+            "scale depends on every token)"
         )
     return Leak(sentence)
 
@@ -168,7 +169,7 @@ def _leak(model: LanguageModel, length: int) -> Leak | None:
 def _way_out(leak: Leak) -> str:
     if not leak.sentence.endswith(")"):
         return ""
-    return ", or a little too good; quantise activations token by token, or measure it all the same with --allow-leak"
+    return ", or be a little too good; quantise token by token, or measure it all the same with --allow-leak"
 
 
 def _first_half(model: LanguageModel, tokens: Tensor, half: int) -> Tensor:
