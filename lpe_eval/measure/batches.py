@@ -32,7 +32,7 @@ _SLOWER = 1.25
 """Times as slow as its windows one by one: a batch that is measured slower than that, twice, shrinks."""
 
 _NOTICED = 0.2
-"""Seconds of a batch; of faster ones nobody notices whether they are slow, and clocks and machines are not that even."""
+"""Seconds of a batch; of a faster one nobody notices whether it is slow, and no machine is that even."""
 
 
 class Plan(NamedTuple):

@@ -6,6 +6,7 @@ of that model on both sides of it, or the two nearest, by a straight line (matri
 attention grows with the length); for a model that was not begun, as for the others on average.
 """
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -36,6 +37,8 @@ class Pace:
         self, tokens: Mapping[tuple[str, int], int], advance: Advance, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._left, self._advance, self._clock = dict(tokens), advance, clock
+        # A bar of somebody else's may reckon by itself.
+        self._told = "left" in inspect.signature(advance).parameters
         self._seen: dict[tuple[str, int], _Seen] = {}
         self._now: tuple[str, int] | None = None
         self._began = 0.0
@@ -43,7 +46,7 @@ class Pace:
     def begin(self, model: str, length: int, description: str) -> None:
         """From now on a model is measured at a length."""
         self._now, self._began = (model, length), self._clock()
-        self._advance(0, description, self.left())
+        self._tell(0, description)
 
     def done(self, tokens: int) -> None:
         """So many tokens more are done."""
@@ -51,13 +54,16 @@ class Pace:
         before = self._seen.get(self._now, _Seen(0, 0.0))
         self._seen[self._now] = _Seen(before.tokens + tokens, self._clock() - self._began)
         self._left[self._now] = max(0, self._left.get(self._now, 0) - tokens)
-        self._advance(tokens, None, self.left())
+        self._tell(tokens)
 
     def pass_over(self, model: str, length: int) -> None:
         """What is left of a model at a length will not be done."""
         skipped, self._left[model, length] = self._left.get((model, length), 0), 0
         self._seen.pop((model, length), None)
-        self._advance(skipped, None, self.left())
+        self._tell(skipped)
+
+    def _tell(self, tokens: int, description: str | None = None) -> None:
+        self._advance(tokens, description, **({"left": self.left()} if self._told else {}))
 
     def left(self) -> float | None:
         """Seconds that the rest will take; None before anything is known."""

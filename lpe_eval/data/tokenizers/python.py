@@ -13,6 +13,7 @@ Choices:
 """
 
 import hashlib
+import inspect
 import string
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,7 @@ class Python(Tokenizer):
         value = made.value[0] if isinstance(made.value, tuple) and made.value else made.value
         encode = made.value[1] if isinstance(made.value, tuple) and len(made.value) == 2 else None
         encode = encode or getattr(value, "encode", None)
-        if encode is None and callable(value) and not hasattr(value, "forward"):
+        if encode is None and inspect.isroutine(value):
             encode = value
         if not callable(encode):
             raise DataError(f"{where} gives no function encode(text); add one, or name a tokenizer with --tokenizer")
@@ -61,7 +62,7 @@ class Python(Tokenizer):
 
     def _ids(self, text: str) -> NDArray[np.int64]:
         made = self._encode(text)
-        ids = np.asarray(made.tolist() if hasattr(made, "tolist") else list(made))
+        ids = np.asarray(made if isinstance(made, (list, tuple)) else getattr(made, "tolist", lambda: list(made))())
         if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
             raise DataError(
                 f"{self.name}: encode(text) must return a list of whole numbers, not {ids.dtype} ids of {ids.ndim} axes"
