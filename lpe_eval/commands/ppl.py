@@ -125,7 +125,7 @@ def estimate(spec: PerplexitySpec, tell: Tell = lambda sentence: None) -> Estima
     options = _load_options(spec, device)
     for each in plan_models(spec, open_corpus(spec.corpus), options):
         name, began, stopwatch, why_not = each.peek.name, time.perf_counter(), None, each.why_not
-        if each.tokenizer is not None:
+        if not each.why_not:
             texts = Texts(each.selection.documents, each.tokenizer.bos_id, spec.seed)
             try:
                 model = each.located.load(options)
@@ -179,7 +179,7 @@ def _measure_model(
 ) -> Iterator[Measurement]:
     facts, name = _row_facts(spec, corpus), planned.peek.name
     try:
-        if planned.tokenizer is None:
+        if planned.why_not:
             raise CheckpointError(planned.why_not)
         model = planned.located.load_planned(_load_options(spec, device), planned.peek)
         leak = allowed_leak(model, spec.lengths, spec.allow_leak)

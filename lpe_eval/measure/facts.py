@@ -18,7 +18,7 @@ def corpus_facts(corpus: Corpus) -> dict[str, Any]:
 def planned_facts(planned: Planned) -> dict[str, Any]:
     """Known before any weight is read: digest, tokenizer, and the documents with their hashes."""
     selection = planned.selection
-    if planned.tokenizer is None:
+    if planned.why_not:
         return {"reference": planned.reference, "digest": planned.peek.digest, "why_not": planned.why_not}
     return {
         "reference": planned.reference,

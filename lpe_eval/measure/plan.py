@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from lpe_eval.data.corpus import Corpus
 from lpe_eval.data.selection import Selection, choose_documents
-from lpe_eval.data.tokenizer import Tokenizer, open_tokenizer
+from lpe_eval.data.tokenizer import EncodedText, Tokenizer, open_tokenizer
 from lpe_eval.data.windows import Bos, plan, resolve
-from lpe_eval.errors import CodeError, DataError, LpeEvalError, SpecError, one_sentence
+from lpe_eval.errors import CheckpointError, CodeError, DataError, LpeEvalError, SpecError, one_sentence
 from lpe_eval.measure.batches import Plan, fed, spans_of
 from lpe_eval.model.checkpoint import LoadOptions, Located, Peek, locate
 from lpe_eval.screen import visible
@@ -26,10 +26,30 @@ class Planned(NamedTuple):
     reference: str
     located: Located
     peek: Peek
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer
     selection: Selection
     plans: list[Plan]
     why_not: str = ""
+
+
+class _NoTokenizer(Tokenizer):
+    """Stands where a model or its tokenizer could not be opened; whoever asks it for something is told why."""
+
+    name, vocab_size, eos_id, adds_bos, fingerprint = "", 0, None, False, ""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    @property
+    def bos_id(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise CheckpointError(self._why)
+
+    @classmethod
+    def open(cls, argument: str) -> "_NoTokenizer":
+        return cls(argument)
+
+    def encode(self, text: str) -> EncodedText:
+        raise CheckpointError(self._why)
 
 
 def plan_models(spec: PerplexitySpec, corpus: Corpus, options: LoadOptions) -> list[Planned]:
@@ -59,7 +79,8 @@ def plan_models(spec: PerplexitySpec, corpus: Corpus, options: LoadOptions) -> l
                 raise
             errors.append(error)
             plans = [Plan(at, {_key(peek.name, protocol, at): [] for protocol in protocols}) for at in spec.lengths]
-            each = Planned(reference, located, peek, None, Selection([], "", 0, 0), plans, one_sentence(error))
+            why = one_sentence(error)
+            each = Planned(reference, located, peek, _NoTokenizer(why), Selection([], "", 0, 0), plans, why)
         if any(each.peek.name == other.peek.name for other in planned):
             raise SpecError(f"two models are called {each.peek.name!r}; tell them apart with -m NAME={rest}")
         planned.append(each)
@@ -126,6 +147,11 @@ def unfinished(plans: Sequence[Plan], finished: set[CellKey]) -> list[Plan]:
 def tokens_of(plan: Plan) -> int:
     """Tokens fed by all windows that go through the model, those that protocols share once."""
     return sum(fed(span) for span in spans_of(plan))
+
+
+def work(plan: Plan) -> int:
+    """How much a plan costs, in units that only compare."""
+    return round(tokens_of(plan) * work_per_token(plan.length))
 
 
 def work_per_token(length: int) -> float:

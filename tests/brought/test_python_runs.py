@@ -74,6 +74,7 @@ FAILING = [
     Case("12", "raises?what=own&beyond=0", "nothing was measured", ("failed", "failed"), "fails on a short text: Own"),
     Case("12", "raises_at_once?what=exit", "nothing was measured", ("failed", "failed"), "fails: SystemExit: 0"),
     Case("12", "raising_head", "the run ended as if all were well", ("failed", "failed"), "fails in head(states)"),
+    Case("12", "no_letters", "nothing was measured", ("failed", "failed"), "cannot encode the text: Own: no letters"),
     Case("16", "grouped", "two good values", ("failed", "failed"), "sees the future: of a text of 128 tokens"),
     Case("15", "per_tensor", "a leak without a reason", ("failed", "failed"), "quantised over the whole tensor"),
 ]

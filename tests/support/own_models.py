@@ -352,6 +352,18 @@ def characters():
     return Characters()
 
 
+class NoLetters(Characters):
+    """Cannot encode what it is given."""
+
+    def encode(self, text):
+        raise Own("no letters")
+
+
+def no_letters():
+    """A tokenizer that raises."""
+    return NoLetters()
+
+
 def pair():
     """`encode` comes beside the model."""
     return Bigram(len(ALPHABET)), lambda text: torch.tensor([ALPHABET.index(each) for each in text])
