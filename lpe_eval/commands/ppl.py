@@ -21,7 +21,7 @@ from lpe_eval.measure.facts import corpus_facts, opened_facts, planned_facts
 from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.pace import Pace
 from lpe_eval.measure.plan import Planned, plan_models, tokens_of, unfinished
-from lpe_eval.measure.probe import allowed_leak
+from lpe_eval.measure.probe import allowed_leak, tried_lengths
 from lpe_eval.measure.progress import Tell
 from lpe_eval.measure.provenance import Account, cost, publishable_name, run_facts
 from lpe_eval.model.checkpoint import LoadOptions
@@ -32,7 +32,7 @@ from lpe_eval.report.frames import read_csv
 from lpe_eval.report.gate.comparable import PlannedRow, text_rows
 from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.run import Outcome, Settings
-from lpe_eval.screen import Table, listing, short_count
+from lpe_eval.screen import Table, duration, listing, short_count
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.table import COST, SCHEMA, CellKey, Facts, Measurement
@@ -93,10 +93,10 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
         measured = 0
         tokens = {(each.peek.name, plan.length): tokens_of(plan) for each in todo for plan in each.plans}
         with settings.progress(sum(tokens.values()), "tokens") as advance:
-            where = _Where(Pace(tokens, advance), order, settings.tell)
+            at = _Where(Pace(tokens, advance), order, settings.tell)
             for each in todo:
                 if each.plans:
-                    for measurement in _measure_model(spec, corpus, each, device, opened, where):
+                    for measurement in _measure_model(spec, corpus, each, device, opened, at):
                         folder.save(measurement, summarise(measurement, identity, spec.seed))
                         folder.collect(order)
                         measured += 1
@@ -125,35 +125,33 @@ def estimate(spec: PerplexitySpec, tell: Tell = lambda sentence: None) -> Estima
     options = _load_options(spec, device)
     for each in plan_models(spec, open_corpus(spec.corpus), options):
         name, began, stopwatch, why_not = each.peek.name, time.perf_counter(), None, each.why_not
+        tried: Sequence[int] = ()
         if not each.why_not:
             texts = Texts(each.selection.documents, each.tokenizer.bos_id, spec.seed)
             try:
                 model = each.located.load(options)
                 stopwatch = Stopwatch(model, texts, partial(_batch_tokens, spec, device))
+                tried = tried_lengths(model, spec.lengths)
             except Exception as error:
                 why_not = one_sentence(error)
         opening += time.perf_counter() - began
         for step in each.plans:
             guess = Guess(None, f"failed: {why_not}") if stopwatch is None else stopwatch.seconds_of(step)
             total += guess.seconds or 0.0
-            told = guess.why_not if guess.seconds is None else _time(guess.seconds)
+            told = guess.why_not if guess.seconds is None else duration(guess.seconds)
             tell(f"{name} at {step.length}: {short_count(tokens_of(step))} tokens to feed, {told}")
             for key, windows in step.windows.items():
                 scored = sum(window.n_scored for window in windows)
                 fed = sum(window.n_input for window in windows)
                 rows.append((key.model, key.protocol, str(key.length), str(len(windows)), str(scored), str(fed), told))
+        opening += stopwatch.seconds_to_try(tried) if stopwatch is not None else 0.0
     columns = ("model", "protocol", "length", "windows", "scored", "fed", "estimate of the length")
+    parts = f"{duration(total)} in the models, {duration(opening)} to open and try them"
     sentence = (
-        f"about {(total + opening) / 60:.1f} minutes in all: {_time(total)} in the models, {_time(opening)} to open "
-        "them; protocols of one length share windows, and figures take a few seconds more"
+        f"about {(total + opening) / 60:.1f} minutes in all: {parts}; protocols of one length share windows, and "
+        "figures take a few seconds more"
     )
     return Estimate(listing("planned", columns, rows), sentence)
-
-
-def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.1f} minutes"
-    )
 
 
 class _Where(NamedTuple):

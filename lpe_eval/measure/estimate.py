@@ -9,7 +9,7 @@ Choices:
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lpe_eval.errors import LengthError, one_sentence
@@ -69,11 +69,17 @@ class Stopwatch:
             return Guess(None, f"{'n/a' if isinstance(error, LengthError) else 'failed'}: {one_sentence(error)}")
         return Guess(each * total)
 
+    def seconds_to_try(self, lengths: Sequence[int]) -> float:
+        """Seconds of the two passes at each of these lengths by which a leak is looked for."""
+        known = dict(self._known)
+        return sum((2 * length * known.get(length, 0.0) for length in lengths), 0.0)
+
     def _each(self, length: int, wanted: dict[Span, int], total: int) -> float:
         if len(self._known) > 1:
             (low, first), (high, second) = self._known[-2:]
             guessed = second + max(0.0, (second - first) / (high - low)) * (length - high)
             if guessed * max(length, self._batch_tokens(length)) > _LONGEST:
+                self._known.append((length, guessed))
                 return guessed
         kinds = batches_of(wanted)
         # The longest kind is always tried, because that is what may not fit.

@@ -107,6 +107,11 @@ def _passed_over(error: Exception) -> Exception:
     return error
 
 
+def tried_lengths(model: LanguageModel, lengths: Sequence[int]) -> list[int]:
+    """Of the lengths to be measured, those that are tried first, two passes of one window each."""
+    return [] if _is_ours(model) else _worth_trying(lengths, True)
+
+
 def _worth_trying(lengths: Sequence[int], ran: bool) -> list[int]:
     """The longest, and shorter ones while they are no more than that together; all where nothing ran yet."""
     known = sorted({each for each in lengths if each > _TOKENS[0] or not ran})
