@@ -114,11 +114,9 @@ def clock(seconds: float | int) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
-def duration(seconds: float) -> str:
-    """A duration in words: 3.2 s, 48 s, 12.5 minutes."""
-    if seconds >= 600:
-        return f"{seconds / 60:.1f} minutes"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+def duration(seconds: float | int) -> str:
+    """Seconds below a minute, else a clock."""
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
 
 
 def visible(text: str) -> str:

@@ -21,11 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpe_eval.data.tokenizer import EncodedText, Tokenizer
+from lpe_eval.data.tokenizer import ENDLESS, EncodedText, Tokenizer
 from lpe_eval.errors import DataError, LpeEvalError
 from lpe_eval.own_code import Made, calling, told
-
-_ENDLESS = 1 << 31
 
 
 class Python(Tokenizer):
@@ -44,7 +42,7 @@ class Python(Tokenizer):
             raise DataError(f"{where} gives no function encode(text); add one, or name a tokenizer with --tokenizer")
         self._encode: Callable[[str], Any] = encode
         size = getattr(value, "vocab_size", None)
-        self.vocab_size = size if isinstance(size, int) else _ENDLESS
+        self.vocab_size = size if isinstance(size, int) else ENDLESS
         ids = {name: getattr(value, name, None) for name in ("bos_id", "eos_id")}
         self.bos_id, self.eos_id = (each if isinstance(each, int) else None for each in ids.values())
         tried = [self._tried(character) for character in string.printable]
