@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from lpe_eval.errors import CausalLeakError, CodeError, LengthError
 from lpe_eval.measure.probe import allowed_leak, leak_of, refuse_leak
@@ -99,3 +100,32 @@ def test_a_leak_that_is_allowed_is_told():
         allowed_leak(Own(beyond(1)), (), False)
     model: LanguageModel = Own(causal)
     assert leak_of(model, (64,)) is None
+
+
+class Remembers(nn.Module):
+    """Keeps what the longest text so far made of it, as dynamic NTK does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+        self.register_buffer("seen", torch.zeros(3))
+        self.longest, self.table = 8, None
+
+    def forward(self, tokens):
+        if tokens.shape[1] > self.longest:
+            self.longest, self.extra = tokens.shape[1], tokens
+            self.register_buffer("scale", torch.full((1,), 1 / self.longest), persistent=False)
+            self.table, self.seen[1] = torch.arange(self.longest), 5.0
+        return causal(tokens) * self.scale
+
+
+def test_trying_leaves_no_trace():
+    module = Remembers()
+    model = Own(module)
+    model.model = module  # pyright: ignore[reportAttributeAccessIssue]
+    before = module(torch.arange(6)[None])
+    held = module.scale
+    refuse_leak(model, (64, 500))
+    assert (module.longest, module.table) == (8, None) and "extra" not in vars(module)
+    assert module.scale is held and module.seen.tolist() == [0, 0, 0]
+    assert torch.equal(module(torch.arange(6)[None]), before)

@@ -77,7 +77,7 @@ class OwnModel(LanguageModel):
                 f"{self._where} says vocab_size {declared} and makes {vocabulary} logits for each token"
             )
         self._widths = {vocabulary}
-        self._whole = 0 if split else vocabulary * options.dtype.itemsize
+        self._whole = 0 if split else vocabulary * self._item
         weights = list(model.parameters()) if isinstance(model, nn.Module) else []
         self.facts = ModelFacts(
             name=self._attribute("name", str) or made.target.name,
@@ -178,6 +178,7 @@ class OwnModel(LanguageModel):
         tokens[1] = 1 - tokens[1]
         with told(self._where, "fails on a short text"):
             states = self._states(tokens)
+            self._item = states.element_size()
             if not self._split:
                 return states.shape[-1]
             made = self.model.head(states.flatten(0, 1))

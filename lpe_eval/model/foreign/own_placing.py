@@ -2,7 +2,7 @@
 
 Choices:
     * Parameters take the type of the run. Complex numbers never change theirs, since a real type has no room for
-      them; neither do whole numbers, 8-bit floats, and tensors of a class of their own, which hold quantised weights.
+      them; neither do whole numbers and 8-bit floats, which hold quantised weights.
     * A floating buffer may become wider and never narrower: in bfloat16 the frequencies of RoPE are off by a turn
       after some hundred tokens. Only a buffer that the model cannot run with otherwise (a table that is added to
       hidden states, say) takes the type of the run, as a parameter does; which ones these are is found by trying.
@@ -32,7 +32,7 @@ class Placed:
     def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self._dtype = dtype
         for parameter in module.parameters():
-            if type(parameter.data) is Tensor and _may_change(parameter) and parameter.dtype != dtype:
+            if _may_change(parameter) and parameter.dtype != dtype:
                 parameter.data = parameter.data.to(dtype)
         for buffer in _buffers(module):
             if device.type == "mps" and buffer.tensor.dtype == torch.float64:
