@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import rich.console
     import rich.table
 
+_SILENT = 60.0
+"""Seconds without a line of progress, where there is no bar; after them the next news is told."""
+
 
 def error(message: str) -> None:
     """One sentence on stderr, after `error:`."""
@@ -68,11 +71,11 @@ def lines(text: str, as_it_is: bool = False) -> None:
 def progress(total: int, unit: str = "tokens", quiet: bool = False) -> Iterator[Callable[..., None]]:
     """Shows on stderr how far the work is; yields `advance(done, description=None)`.
 
-    `done` counts what was finished since the last call. On a terminal this is a bar; elsewhere a
-    plain line for each tenth; nothing when `quiet`.
+    `done` counts what was finished since the last call; see `measure/progress.py`. On a terminal this is a bar;
+    elsewhere a plain line for each tenth, and after a minute without one; nothing when `quiet`.
     """
     if quiet or total <= 0:
-        yield lambda done, description=None: None
+        yield lambda done, description=None, left=None: None
     elif sys.stderr is not None and sys.stderr.isatty():
         with _bar(total, unit) as advance:
             yield advance
@@ -89,42 +92,65 @@ def _bar(total: int, unit: str) -> Iterator[Callable[..., None]]:
         parts.BarColumn(),
         parts.TaskProgressColumn(),
         parts.TimeElapsedColumn(),
-        parts.TextColumn("left"),
-        parts.TimeRemainingColumn(),
-        parts.TextColumn("{task.fields[speed]}", markup=False),
+        parts.TextColumn("{task.fields[rest]}", markup=False),
     )
-    start, finished = time.monotonic(), 0
-    with parts.Progress(*columns, console=_stderr(), transient=True, speed_estimate_period=120) as bar:
-        task = bar.add_task("", total=total, speed="")
+    pace = _Pace(total)
+    with parts.Progress(*columns, console=_stderr(), transient=True) as bar:
+        task = bar.add_task("", total=total, rest="")
 
-        def advance(done: int, description: str | None = None) -> None:
-            nonlocal finished
-            finished += done
+        def advance(done: int, description: str | None = None, left: float | None = None) -> None:
+            pace.add(done, left)
             description = None if description is None else visible(description)
-            speed = finished / max(time.monotonic() - start, 1e-9)
-            bar.update(task, advance=done, description=description, speed=f"{short_count(speed)} {unit}/s")
+            bar.update(task, advance=done, description=description, rest=f"{pace.left()}{pace.speed(unit)}")
 
         yield advance
 
 
 def _lines(total: int, unit: str) -> Callable[..., None]:
-    start, finished, tenth = time.monotonic(), 0, 0
+    pace, tenth, what, spoke = _Pace(total), 0, "", time.monotonic()
 
-    def advance(done: int, description: str | None = None) -> None:
-        nonlocal finished, tenth
-        finished += done
-        if finished * 10 // total <= tenth:
+    def advance(done: int, description: str | None = None, left: float | None = None) -> None:
+        nonlocal tenth, what, spoke
+        pace.add(done, left)
+        what = what if description is None else f"{description}: "
+        now, reached = time.monotonic(), pace.finished * 10 // total
+        if reached <= tenth and now - spoke < _SILENT:
             return
-        tenth = finished * 10 // total
-        elapsed = max(time.monotonic() - start, 1e-9)
-        left = elapsed * max(total - finished, 0) / finished
-        what = f"{description}: " if description else ""
-        amount = f"{short_count(finished)} of {short_count(total)} {unit}"
-        times = f"{clock(elapsed)} elapsed, {clock(left)} left, {short_count(finished / elapsed)} {unit}/s"
+        tenth, spoke = reached, now
+        amount = f"{short_count(pace.finished)} of {short_count(total)} {unit}"
         with suppress(OutputError, BrokenPipeError):
-            _plain(_stderr(), f"{what}{tenth * 10} % ({amount}, {times})")
+            percent = pace.finished * 100 // total
+            times = f"{clock(pace.elapsed)} elapsed, {pace.left()}{pace.speed(unit)}"
+            _plain(_stderr(), f"{what}{percent} % ({amount}, {times})")
 
     return advance
+
+
+class _Pace:
+    """How much is done in which time, and how long the rest will take."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._start, self._told = total, time.monotonic(), None
+        self.finished = 0
+
+    @property
+    def elapsed(self) -> float:
+        return max(time.monotonic() - self._start, 1e-9)
+
+    def add(self, done: int, left: float | None) -> None:
+        """Counts what is done; `left` is for who knows better than a division how many seconds are left."""
+        self.finished += done
+        self._told = left
+
+    def speed(self, unit: str) -> str:
+        return f"{short_count(self.finished / self.elapsed)} {unit}/s"
+
+    def left(self) -> str:
+        """The rest, as the beginning of a list; empty where nothing is done yet."""
+        if self.finished <= 0 and self._told is None:
+            return ""
+        left = self._told if self._told is not None else self.elapsed * (self._total - self.finished) / self.finished
+        return f"{clock(max(left, 0))} left, "
 
 
 def _pieces(console: "rich.console.Console", table: Table) -> list[Sequence[int]]:

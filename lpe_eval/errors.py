@@ -5,6 +5,7 @@
     |   `-- UnknownName          exit 2   a name that no room holds, with the nearest ones
     |-- DataError                exit 2   a corpus is missing, empty, too short or unreadable
     |-- CheckpointError          exit 2   a checkpoint cannot be opened exactly as it is
+    |   `-- CodeError            exit 2   code that somebody else wrote raised an error
     |-- MissingExtra             exit 2   an optional dependency is needed and absent
     |-- LengthError              (a cell) the model cannot be run at this length
     |-- OutputError              exit 1   results cannot be written or read back
@@ -58,6 +59,10 @@ class CheckpointError(LpeEvalError):
     """A checkpoint cannot be opened exactly as it is."""
 
     exit_code = 2
+
+
+class CodeError(CheckpointError):
+    """Code that somebody else wrote (a model, its factory, its encode function) raised an error."""
 
 
 class MissingExtra(LpeEvalError):

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 import lpe_eval
 from lpe_eval.errors import LengthError, one_sentence
+from lpe_eval.measure.determinism import is_not_deterministic
 from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import Account, publishable_name, run_facts
@@ -98,7 +99,8 @@ def run_cells(
 ) -> Outcome:
     """Measures every model at every length into a folder of items, and goes on where an earlier start stopped.
 
-    Whatever a model raises costs the cells of that model that are not finished, with one sentence; the others go on.
+    Whatever a model raises costs the length at which it does, with one sentence; the model is opened again for the
+    others. What it raises twice in the same words costs all that are left of it. Other models go on.
 
     Args:
         spec: the resolved spec; its `kind` names the record.
@@ -160,15 +162,25 @@ def _cells(
     metrics: Mapping[str, int],
     advance: Advance,
 ) -> Iterator[ItemCell]:
-    left = list(lengths)
-    try:
-        for cell in measure(model.name, lengths, advance) if lengths else ():
-            left.remove(cell.key.length)
-            yield cell
-    except Exception as error:
-        status = "n/a" if isinstance(error, LengthError) else "failed"
-        note = "out of memory" if out_of_memory(error) else one_sentence(error)
-        for length in left:
-            key = ItemKey(model.name, length)
-            yield ItemCell(key, common, dict.fromkeys(metrics, ()), status=status, note=note)
-        advance(sum(model.work[length] for length in left))
+    left, before = list(lengths), ""
+    while left:
+        try:
+            for cell in measure(model.name, tuple(left), advance):
+                left.remove(cell.key.length)
+                before = ""
+                yield cell
+            return
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            if is_not_deterministic(error):
+                raise
+            status = "n/a" if isinstance(error, LengthError) else "failed"
+            note = "out of memory" if out_of_memory(error) else one_sentence(error)
+            # Lengths are measured in their order. What fails twice in the same words will not get better.
+            lost = left if note == before else left[:1]
+            left, before = left[len(lost) :], note
+            for length in lost:
+                key = ItemKey(model.name, length)
+                yield ItemCell(key, common, dict.fromkeys(metrics, ()), status=status, note=note)
+            advance(sum(model.work[length] for length in lost))

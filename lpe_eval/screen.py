@@ -114,6 +114,11 @@ def clock(seconds: float | int) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def duration(seconds: float | int) -> str:
+    """Seconds below a minute, else a clock."""
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
+
+
 def visible(text: str) -> str:
     """A text of one line in which nothing is obeyed by a terminal or hidden from a reader.
 

@@ -42,6 +42,17 @@ def test_what_libraries_raise_when_memory_runs_out_is_recognised():
         "to allocate 4398046511104 bytes.",
         "[enforce fail] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasLtMatmul( ltHandle, ...)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "CUDA error: CUSPARSE_STATUS_INSUFFICIENT_RESOURCES when calling `cusparseCreate(handle)`",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+        "CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`",
+        "rocblas_status_memory_error",
+        "MPS backend out of memory (MPS allocated: 8.00 GB)",
+        "cudaErrorMemoryAllocation",
         "CUDA error: out of memory",
         "CUDA out of memory. Tried to allocate 20.00 MiB",
     ],
@@ -55,6 +66,9 @@ def test_what_is_only_told_in_words_is_recognised(told: str):
     [
         RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
         ValueError("memory must be positive"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasGemmEx(handle)`"),
+        RuntimeError("out of resource: shared memory, Required: 131072, Hardware limit: 101376"),
         CheckpointError("model.safetensors is damaged"),
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     ],
@@ -91,3 +105,13 @@ def test_memory_that_ends_in_the_middle_ends_a_command_in_a_sentence(asked: list
 
 def _protocol_of_huge_batches() -> str:
     return yaml.safe_dump({**read_protocol("smoke").model_dump(mode="json"), "name": "huge", "batch": 4_000_000})
+
+
+def test_what_is_said_in_other_words_is_known_by_its_cause():
+    try:
+        raise RuntimeError("the kernel did not start") from torch.OutOfMemoryError("no more")
+    except RuntimeError as error:
+        assert out_of_memory(error)
+    told = CheckpointError("it does not fit; use another --device")
+    told.__cause__ = MemoryError()
+    assert not out_of_memory(told)

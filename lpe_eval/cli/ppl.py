@@ -87,6 +87,14 @@ def ppl(
     rope_scaling: RopeScaling = None,
     rope_theta: RopeTheta = None,
     as_published: AsPublished = False,
+    allow_leak: Annotated[
+        bool,
+        typer.Option(
+            "--allow-leak",
+            help="Measure a model although it sees the future, such as one whose activations are quantised over the "
+            "whole tensor. Recorded in the rows.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/<id>."),
@@ -142,13 +150,14 @@ def ppl(
             "rope_scaling": rope_scaling,
             "rope_theta": rope_theta,
             "as_published": as_published,
+            "allow_leak": allow_leak,
         }
         spec = parse_spec(PerplexitySpec.of_task(chosen, changes), PerplexitySpec, "ppl")
         if dry_run:
             from lpe_eval.commands.ppl import estimate
             from lpe_eval.console import note, show
 
-            found = estimate(spec)
+            found = estimate(spec, (lambda sentence: None) if quiet else note)
             show(found.table)
             note(found.total)
             return

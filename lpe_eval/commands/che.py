@@ -170,7 +170,9 @@ def _events(
         return
     except (SpecError, LengthError) as error:
         status, note = "n/a", str(error)
-    except Exception as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         # Problems, encodings and kernels may be anybody's; whatever they raise costs this cell alone.
         status, note = "failed", "out of memory" if out_of_memory(error) else one_sentence(error)
     advance(cell.work - advanced)

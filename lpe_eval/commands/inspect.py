@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from lpe_eval.data.corpus import open_corpus
-from lpe_eval.data.tokenizer import open_tokenizer
+from lpe_eval.data.tokenizer import ENDLESS, open_tokenizer
 from lpe_eval.errors import LpeEvalError
 from lpe_eval.measure.plan import plan_models, split_alias
 from lpe_eval.model.checkpoint import LoadOptions, Located, locate
@@ -87,7 +87,9 @@ def _tokenizer(name: str) -> str:
         found = open_tokenizer(name)
     except LpeEvalError as error:
         return f"{name} (cannot be opened: {error})"
-    return f"{name} ({found.vocab_size:,} symbols, fingerprint {found.fingerprint[:12]})"
+    # A function of the user's does not say how many ids it knows.
+    size = "" if found.vocab_size >= ENDLESS else f"{found.vocab_size:,} symbols, "
+    return f"{name} ({size}fingerprint {found.fingerprint[:12]})"
 
 
 def _row(where: str, name: str, tensor: Tensor) -> tuple[str, str, str, str, str]:
@@ -96,7 +98,7 @@ def _row(where: str, name: str, tensor: Tensor) -> tuple[str, str, str, str, str
 
 
 def _values(tensor: Tensor) -> str:
-    numbers = tensor.detach().double().flatten()
+    numbers = tensor.detach().cpu().double().flatten()
     if len(numbers) <= _FEW:
         return " ".join(f"{value:.4g}" for value in numbers.tolist())
     return f"{numbers.min():.4g} to {numbers.max():.4g}, mean {numbers.mean():.4g}"

@@ -1,7 +1,9 @@
 """Perplexity from its spec to a table: a spec names models and data; we measure them; we report a table."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,25 +11,28 @@ import torch
 
 import lpe_eval
 from lpe_eval.data.corpus import Corpus, open_corpus
-from lpe_eval.errors import LengthError, one_sentence
+from lpe_eval.errors import CheckpointError, one_sentence
+from lpe_eval.measure.batches import Plan, Texts
 from lpe_eval.measure.by_length import measure
-from lpe_eval.measure.determinism import deterministic
+from lpe_eval.measure.determinism import deterministic, is_not_deterministic
 from lpe_eval.measure.device import dtype_name, pick_device
-from lpe_eval.measure.estimate import seconds_for
+from lpe_eval.measure.estimate import Guess, Stopwatch
 from lpe_eval.measure.facts import corpus_facts, opened_facts, planned_facts
 from lpe_eval.measure.heap import keep_freed_memory
-from lpe_eval.measure.plan import Planned, plan_models, unfinished, work, work_per_token
-from lpe_eval.measure.probe import refuse_leak
-from lpe_eval.measure.progress import Advance
+from lpe_eval.measure.pace import Pace
+from lpe_eval.measure.plan import Planned, plan_models, tokens_of, unfinished
+from lpe_eval.measure.probe import allowed_leak, tried_lengths
+from lpe_eval.measure.progress import Tell
 from lpe_eval.measure.provenance import Account, cost, publishable_name, run_facts
 from lpe_eval.model.checkpoint import LoadOptions
+from lpe_eval.model.transformer_model import TransformerModel
 from lpe_eval.report.figures.ppl import draw_perplexity
 from lpe_eval.report.folders.ppl import open_run, read_run
 from lpe_eval.report.frames import read_csv
 from lpe_eval.report.gate.comparable import PlannedRow, text_rows
 from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.run import Outcome, Settings
-from lpe_eval.screen import Table, listing
+from lpe_eval.screen import Table, duration, listing, short_count
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.table import COST, SCHEMA, CellKey, Facts, Measurement
@@ -86,11 +91,12 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
         if resumed < len(order) or not earlier:
             write_provenance(0)
         measured = 0
-        total = sum(work(plan) for each in todo for plan in each.plans)
-        with settings.progress(total, "work") as advance:
+        tokens = {(each.peek.name, plan.length): tokens_of(plan) for each in todo for plan in each.plans}
+        with settings.progress(sum(tokens.values()), "tokens") as advance:
+            at = _Where(Pace(tokens, advance), order, settings.tell)
             for each in todo:
                 if each.plans:
-                    for measurement in _measure_model(spec, corpus, each, device, opened, advance):
+                    for measurement in _measure_model(spec, corpus, each, device, opened, at):
                         folder.save(measurement, summarise(measurement, identity, spec.seed))
                         folder.collect(order)
                         measured += 1
@@ -104,28 +110,61 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
     return Outcome(folder.directory, [where], sentence)
 
 
-def estimate(spec: PerplexitySpec) -> Estimate:
-    """What `run_spec` would do: windows and tokens of each cell, and a timed guess of the seconds of each model."""
+def estimate(spec: PerplexitySpec, tell: Tell = lambda sentence: None) -> Estimate:
+    """What `run_spec` would do: windows and tokens of each cell, and the seconds of each length, timed.
+
+    Args:
+        spec: what would be run.
+        tell: told of each model and length as soon as it is known.
+    """
     device = pick_device(spec.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     rows: list[Sequence[str]] = []
-    total = 0.0
+    total = opening = 0.0
     options = _load_options(spec, device)
     for each in plan_models(spec, open_corpus(spec.corpus), options):
-        model = each.located.load(options)
-        for step in each.plans:
+        name, began, stopwatch, why_not = each.peek.name, time.perf_counter(), None, each.why_not
+        tried: Sequence[int] = ()
+        if not each.why_not:
+            texts = Texts(each.selection.documents, each.tokenizer.bos_id, spec.seed)
             try:
-                seconds = seconds_for(model, [step])
-                guess = f"{seconds:.0f} s"
-                total += seconds
-            except LengthError as error:
-                guess = f"n/a: {error}"
+                model = each.located.load(options)
+                stopwatch = Stopwatch(model, texts, partial(_batch_tokens, spec, device))
+                tried = tried_lengths(model, spec.lengths)
+            except Exception as error:
+                why_not = one_sentence(error)
+        opening += time.perf_counter() - began
+        for step in each.plans:
+            guess = Guess(None, f"failed: {why_not}") if stopwatch is None else stopwatch.seconds_of(step)
+            total += guess.seconds or 0.0
+            told = guess.why_not if guess.seconds is None else duration(guess.seconds)
+            tell(f"{name} at {step.length}: {short_count(tokens_of(step))} tokens to feed, {told}")
             for key, windows in step.windows.items():
                 scored = sum(window.n_scored for window in windows)
                 fed = sum(window.n_input for window in windows)
-                rows.append((key.model, key.protocol, str(key.length), str(len(windows)), str(scored), str(fed), guess))
+                rows.append((key.model, key.protocol, str(key.length), str(len(windows)), str(scored), str(fed), told))
+        opening += stopwatch.seconds_to_try(tried) if stopwatch is not None else 0.0
     columns = ("model", "protocol", "length", "windows", "scored", "fed", "estimate of the length")
-    sentence = f"about {total / 60:.1f} minutes in all; protocols of one length share windows"
+    parts = f"{duration(total)} in the models, {duration(opening)} to open and try them"
+    sentence = (
+        f"about {(total + opening) / 60:.1f} minutes in all: {parts}; protocols of one length share windows, and "
+        "figures take a few seconds more"
+    )
     return Estimate(listing("planned", columns, rows), sentence)
+
+
+class _Where(NamedTuple):
+    """Where a run has got to, and who is told of it."""
+
+    pace: Pace
+    order: Sequence[CellKey]
+    tell: Tell
+
+    def begin(self, model: str, plan: Plan) -> None:
+        """A model is measured at a length from now on."""
+        cell = f"cell {self.order.index(next(iter(plan.windows))) + 1} of {len(self.order)}"
+        self.pace.begin(model, plan.length, f"{model} at {plan.length}, {cell}")
 
 
 def _measure_model(
@@ -134,35 +173,55 @@ def _measure_model(
     planned: Planned,
     device: torch.device,
     opened: dict[str, Any],
-    advance: Advance,
+    at: _Where,
 ) -> Iterator[Measurement]:
-    facts = _row_facts(spec, corpus)
-    keys = [key for plan in planned.plans for key in plan.windows]
+    facts, name = _row_facts(spec, corpus), planned.peek.name
     try:
+        if planned.why_not:
+            raise CheckpointError(planned.why_not)
         model = planned.located.load_planned(_load_options(spec, device), planned.peek)
-        refuse_leak(model)
-    except Exception as error:
+        leak = allowed_leak(model, spec.lengths, spec.allow_leak)
+        facts = replace(facts, encoding=model.facts.encoding, train_length=model.facts.train_length)
+        opened[name] = opened_facts(model) | ({"leak": leak} if leak else {})
+        for sentence in [*model.notes(), *([leak] if leak else [])]:
+            at.tell(f"{name}: {sentence}")
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         # Whatever foreign code raises costs the cells of its own model.
-        advance(sum(work(plan) for plan in planned.plans))
-        yield from (Measurement(key, facts, "", (), (), None, "failed", one_sentence(error)) for key in keys)
+        if is_not_deterministic(error):
+            raise
+        at.tell(f"{name} cannot be measured: {one_sentence(error)}")
+        for plan in planned.plans:
+            at.pace.pass_over(name, plan.length)
+            yield from (
+                Measurement(key, facts, "", (), (), None, "failed", one_sentence(error)) for key in plan.windows
+            )
         return
-    facts = replace(facts, encoding=model.facts.encoding, train_length=model.facts.train_length)
-    opened[planned.peek.name] = opened_facts(model)
-    budget = _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS
+    adapt = spec.batch_size == "auto" and not spec.deterministic and not isinstance(model, TransformerModel)
     for each in planned.plans:
-        advance(0, f"{planned.peek.name} at {each.length}")
-        per_token = work_per_token(each.length)
-        batch_tokens = budget if spec.batch_size == "auto" else spec.batch_size * each.length
-        yield from measure(
+        at.begin(name, each)
+        for measurement in measure(
             model,
             planned.selection.documents,
             [each],
             facts,
             bos_id=planned.tokenizer.bos_id,
-            batch_tokens=batch_tokens,
+            batch_tokens=_batch_tokens(spec, device, each.length),
             seed=spec.seed,
-            advance=lambda done, per_token=per_token: advance(round(done * per_token)),
-        )
+            advance=at.pace.done,
+            adapt=adapt,
+        ):
+            if measurement.cost is None:
+                at.pace.pass_over(name, each.length)
+            noted = leak if measurement.status == "ok" else measurement.note
+            yield replace(measurement, note=noted)
+
+
+def _batch_tokens(spec: PerplexitySpec, device: torch.device, length: int) -> int:
+    if spec.batch_size != "auto":
+        return spec.batch_size * length
+    return _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS
 
 
 def _planned_rows(
@@ -189,7 +248,8 @@ def _row_facts(spec: PerplexitySpec, corpus: Corpus) -> Facts:
 
 
 def _load_options(spec: PerplexitySpec, device: torch.device) -> LoadOptions:
-    return LoadOptions(device, getattr(torch, dtype_name(spec.dtype, device)), spec.attention, **spec.opening)
+    dtype = getattr(torch, dtype_name(spec.dtype, device))
+    return LoadOptions(device, dtype, spec.attention, lengths=spec.lengths, **spec.opening)
 
 
 def _identity(spec: PerplexitySpec, planned: Sequence[Planned]) -> dict[str, Any]:

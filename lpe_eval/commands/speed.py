@@ -1,6 +1,7 @@
 """What `speed` measures: time and memory of each encoding, beside plain causal attention."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch
 import lpe_eval
 from lpe_eval.errors import SpecError
 from lpe_eval.measure.device import dtype_name, pick_device
-from lpe_eval.measure.peak import Peak, peak_of
+from lpe_eval.measure.peak import Peak, peak_of, without_value
 from lpe_eval.measure.plan import work_per_token
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.provenance import Account, run_facts
@@ -45,7 +46,8 @@ def run_spec(spec: SpeedSpec, settings: Settings) -> Outcome:
         raise SpecError(f"one model {shortfall}; lower --width or --layers")
     for case in _cases(spec, *groups[0]).values():
         # Chooses the attention path, so that what does not fit is said before anything is measured.
-        assert Passes(case, device).attention
+        with _passing_over_all_but(SpecError):
+            assert Passes(case, device).attention
     run = run_id({"spec": spec.model_dump(mode="json"), "version": lpe_eval.__version__})
     with SpeedFolder(settings.folder(f"speed-{run}"), run, spec_text(spec), settings.overwrite) as folder:
         return _timed(spec, folder, device, groups, settings)
@@ -118,19 +120,43 @@ def _measured(
         advance(0, f"memory of {name}, {case.mode} at {case.length}")
         peaks[name] = peak_of(case, device)
         advance(_work(case))
-    able = {name: Passes(case, device) for name, case in cases.items() if peaks[name].status == "ok"}
+    able: dict[str, Passes] = {}
+    for name, case in cases.items():
+        if peaks[name].status == "ok":
+            try:
+                able[name] = Passes(case, device)
+            except Exception as error:
+                peaks[name] = without_value(error, case)
+    failed: dict[str, Peak] = {}
+
+    def guarded(name: str) -> Callable[[], None]:
+        """The pass of a case; where it raises something, the case is done with and the others go on."""
+
+        def once() -> None:
+            case = cases[name]
+            try:
+                if name not in failed:
+                    able[name].once(case.length, case.windows)
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                failed[name] = without_value(error, case)._replace(mib=peaks[name].mib)
+
+        return once
 
     def sentence(name: str) -> None:
         advance(_work(cases[name]), f"{name}, {cases[name].mode} at {cases[name].length}")
 
     try:
-        seconds = seconds_in_turn({name: _pass(passes) for name, passes in able.items()}, spec.rounds, sentence)
-    except (RuntimeError, MemoryError) as error:
+        seconds = seconds_in_turn({name: guarded(name) for name in able}, spec.rounds, sentence)
+    except Exception as error:
         if not out_of_memory(error):
             raise
         # Each fitted alone; only the models of all encodings side by side did not.
         note = "out of memory with the models of all encodings at once; name fewer with --encoding"
         seconds, peaks = {}, {name: Peak(each.mib, "failed", each.note or note) for name, each in peaks.items()}
+    peaks.update(failed)
+    seconds = {name: found for name, found in seconds.items() if name not in failed}
     for name, case in cases.items():
         if name not in able:
             advance((spec.rounds + 1) * _work(case))
@@ -168,8 +194,15 @@ def _measured(
     return rows
 
 
-def _pass(passes: Passes) -> Callable[[], None]:
-    return lambda: passes.once(passes.case.length, passes.case.windows)
+@contextmanager
+def _passing_over_all_but(kept: type[Exception]) -> Iterator[None]:
+    """Lets errors pass that the rows of a case will tell of."""
+    try:
+        yield
+    except kept:
+        raise
+    except Exception:
+        return
 
 
 def _finished(

@@ -17,7 +17,10 @@ from lpe_eval.errors import DataError, LpeEvalError, SpecError
 from lpe_eval.plain import first_line
 from lpe_eval.registry import TOKENIZERS
 
-_SHORT_NAMES = {"hf": "huggingface"}
+ENDLESS = 1 << 31
+"""The vocabulary of a tokenizer that does not say how many ids it knows."""
+
+_SHORT_NAMES = {"hf": "huggingface", "py": "python"}
 _KNOWN = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 

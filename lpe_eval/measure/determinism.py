@@ -11,6 +11,8 @@ Choices:
       on CUDA before must have set it itself; PyTorch says so where it was not.
     * Batches that are halved when memory runs out change rounding. A run that must be repeated to the bit
       needs a batch size that fits.
+    * So do batches of somebody else's model that shrink because they are slower than their windows one by one. None
+      does so under `--deterministic` or with a `--batch-size` of one's own.
 """
 
 import os

@@ -18,6 +18,8 @@ def corpus_facts(corpus: Corpus) -> dict[str, Any]:
 def planned_facts(planned: Planned) -> dict[str, Any]:
     """Known before any weight is read: digest, tokenizer, and the documents with their hashes."""
     selection = planned.selection
+    if planned.why_not:
+        return {"reference": planned.reference, "digest": planned.peek.digest, "why_not": planned.why_not}
     return {
         "reference": planned.reference,
         "digest": planned.peek.digest,
@@ -42,4 +44,5 @@ def opened_facts(model: LanguageModel) -> dict[str, Any]:
         "n_parameters": facts.n_parameters,
         "vocab_size": facts.vocab_size,
         "attention": model.attention,
+        **({"notes": list(model.notes())} if model.notes() else {}),
     }

@@ -18,9 +18,11 @@ from typing import NamedTuple
 
 import torch
 
-from lpe_eval.errors import LengthError, LpeEvalError
+from lpe_eval.errors import LengthError, one_sentence
+from lpe_eval.measure.determinism import is_not_deterministic
 from lpe_eval.measure.memory import peak_memory_mib
 from lpe_eval.measure.speed import Case, Passes
+from lpe_eval.out_of_memory import out_of_memory
 
 _WARM_TOKENS = 16
 
@@ -45,7 +47,23 @@ def peak_of(case: Case, device: torch.device) -> Peak:
     if done.returncode > 0:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         return Peak(None, "failed", last[:300])
-    return Peak(*json.loads(done.stdout))
+    # An encoding of somebody else may print; what is ours stands in the last line.
+    return Peak(*json.loads((done.stdout.strip().splitlines() or ['[null, "failed", "it said nothing"]'])[-1]))
+
+
+def without_value(error: Exception, case: Case) -> Peak:
+    """Why a pass has no number; encodings and kernels may be anybody's, so it may be anything.
+
+    Raises:
+        RuntimeError: a step is not deterministic where that is demanded.
+    """
+    if is_not_deterministic(error):
+        raise error
+    if isinstance(error, LengthError):
+        return Peak(None, "n/a", str(error))
+    if out_of_memory(error):
+        return Peak(None, "failed", f"out of memory with {case.windows} windows of {case.length} tokens")
+    return Peak(None, "failed", " ".join(one_sentence(error).split())[:300])
 
 
 def _on_cuda(case: Case, device: torch.device) -> Peak:
@@ -59,11 +77,9 @@ def _on_cuda(case: Case, device: torch.device) -> Peak:
         before = torch.cuda.memory_allocated(device)
         passes.once(case.length, case.windows)
         torch.cuda.synchronize(device)
-    except LengthError as error:
-        return Peak(None, "n/a", str(error))
-    except (torch.OutOfMemoryError, MemoryError):
+    except Exception as error:
         torch.cuda.empty_cache()
-        return Peak(None, "failed", f"out of memory with {case.windows} windows of {case.length} tokens")
+        return without_value(error, case)
     return Peak(peak_memory_mib(device) - before / 2**20)
 
 
@@ -73,10 +89,8 @@ def _on_processor(case: Case, device: torch.device) -> Peak:
         passes.once(min(_WARM_TOKENS, case.length), 1)
         before = peak_memory_mib(device)
         passes.once(case.length, case.windows)
-    except LengthError as error:
-        return Peak(None, "n/a", str(error))
-    except (LpeEvalError, RuntimeError, MemoryError) as error:
-        return Peak(None, "failed", " ".join(str(error).split())[:300])
+    except Exception as error:
+        return without_value(error, case)
     return Peak(peak_memory_mib(device) - before)
 
 

@@ -5,18 +5,23 @@ from typing import NamedTuple
 
 from lpe_eval.data.corpus import Corpus
 from lpe_eval.data.selection import Selection, choose_documents
-from lpe_eval.data.tokenizer import Tokenizer, open_tokenizer
+from lpe_eval.data.tokenizer import EncodedText, Tokenizer, open_tokenizer
 from lpe_eval.data.windows import Bos, plan, resolve
-from lpe_eval.errors import SpecError
-from lpe_eval.measure.by_length import Plan, distinct_inputs
+from lpe_eval.errors import CheckpointError, CodeError, DataError, LpeEvalError, SpecError, one_sentence
+from lpe_eval.measure.batches import Plan, fed, spans_of
 from lpe_eval.model.checkpoint import LoadOptions, Located, Peek, locate
+from lpe_eval.screen import visible
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.table import CellKey
 
 
 class Planned(NamedTuple):
-    """One model and everything decided about it before its weights are read."""
+    """One model and everything decided about it before its weights are read.
+
+    Attributes:
+        why_not: what its own code or its tokenizer raised; then nothing is decided but the cells, and they fail.
+    """
 
     reference: str
     located: Located
@@ -24,10 +29,33 @@ class Planned(NamedTuple):
     tokenizer: Tokenizer
     selection: Selection
     plans: list[Plan]
+    why_not: str = ""
+
+
+class _NoTokenizer(Tokenizer):
+    """Stands where a model or its tokenizer could not be opened; whoever asks it for something is told why."""
+
+    name, vocab_size, eos_id, adds_bos, fingerprint = "", 0, None, False, ""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    @property
+    def bos_id(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise CheckpointError(self._why)
+
+    @classmethod
+    def open(cls, argument: str) -> "_NoTokenizer":
+        return cls(argument)
+
+    def encode(self, text: str) -> EncodedText:
+        raise CheckpointError(self._why)
 
 
 def plan_models(spec: PerplexitySpec, corpus: Corpus, options: LoadOptions) -> list[Planned]:
     """Finds every checkpoint, chooses the text once for each tokenizer, and plans all windows.
+
+    What a model's own code or its tokenizer raises costs that model alone, as long as there is another one.
 
     Raises:
         SpecError: protocols and lengths do not fit, or two models have one name.
@@ -37,33 +65,66 @@ def plan_models(spec: PerplexitySpec, corpus: Corpus, options: LoadOptions) -> l
     protocols = [resolve(protocol, spec.lengths) for protocol in spec.protocols]
     selections: dict[str, tuple[Tokenizer, Selection]] = {}
     planned: list[Planned] = []
+    errors: list[Exception] = []
     for reference in spec.models:
         alias, rest = split_alias(reference)
         located = locate(rest)
-        peek = located.peek(options)
-        peek = peek._replace(name=alias) if alias else peek
-        if any(peek.name == each.peek.name for each in planned):
-            raise SpecError(f"two models are called {peek.name!r}; tell them apart with -m NAME={rest}")
-        if peek.tokenizer not in selections:
-            tokenizer = open_tokenizer(peek.tokenizer)
-            selections[peek.tokenizer] = (tokenizer, _select(spec, corpus, tokenizer))
-        tokenizer, selection = selections[peek.tokenizer]
-        bos = _bos(spec, tokenizer)
-        lengths = [len(document.tokens) for document in selection.documents]
-        plans = [
-            Plan(
-                length,
-                {
-                    _key(peek.name, protocol, length): plan(
-                        protocol, length, lengths, bos, spec.tail, max(spec.lengths)
-                    )
-                    for protocol in protocols
-                },
-            )
-            for length in spec.lengths
-        ]
-        planned.append(Planned(reference, located, peek, tokenizer, selection, plans))
+        peek = Peek(alias or visible(rest), "", "")
+        try:
+            peek = located.peek(options)
+            peek = peek._replace(name=alias) if alias else peek
+            each = _planned(spec, corpus, protocols, reference, located, peek, selections)
+        except Exception as error:
+            if not _is_somebodys(error):
+                raise
+            errors.append(error)
+            plans = [Plan(at, {_key(peek.name, protocol, at): [] for protocol in protocols}) for at in spec.lengths]
+            why = one_sentence(error)
+            each = Planned(reference, located, peek, _NoTokenizer(why), Selection([], "", 0, 0), plans, why)
+        if any(each.peek.name == other.peek.name for other in planned):
+            raise SpecError(f"two models are called {each.peek.name!r}; tell them apart with -m NAME={rest}")
+        planned.append(each)
+    if len(errors) == len(planned):
+        raise errors[0]
     return planned
+
+
+def _planned(
+    spec: PerplexitySpec,
+    corpus: Corpus,
+    protocols: Sequence[ProtocolSpec],
+    reference: str,
+    located: Located,
+    peek: Peek,
+    selections: dict[str, tuple[Tokenizer, Selection]],
+) -> Planned:
+    if peek.tokenizer not in selections:
+        tokenizer = open_tokenizer(peek.tokenizer)
+        selections[peek.tokenizer] = (tokenizer, _select(spec, corpus, tokenizer))
+    tokenizer, selection = selections[peek.tokenizer]
+    bos = _bos(spec, tokenizer)
+    sizes, longest = [len(document.tokens) for document in selection.documents], max(spec.lengths)
+    plans = [
+        Plan(
+            length,
+            {
+                _key(peek.name, protocol, length): plan(protocol, length, sizes, bos, spec.tail, longest)
+                for protocol in protocols
+            },
+        )
+        for length in spec.lengths
+    ]
+    return Planned(reference, located, peek, tokenizer, selection, plans)
+
+
+def _is_somebodys(error: Exception) -> bool:
+    """Whether an error was raised by code of somebody else, so that it says nothing about other models.
+
+    A slip in a name, a missing file, a text that is too short: these are better told before anything is measured.
+    """
+    if isinstance(error, DataError):
+        return error.__cause__ is not None and not isinstance(error.__cause__, OSError)
+    return isinstance(error, CodeError) or not isinstance(error, LpeEvalError)
 
 
 def split_alias(reference: str) -> tuple[str, str]:
@@ -83,13 +144,18 @@ def unfinished(plans: Sequence[Plan], finished: set[CellKey]) -> list[Plan]:
     return [each for each in left if each.windows]
 
 
+def tokens_of(plan: Plan) -> int:
+    """Tokens fed by all windows that go through the model, those that protocols share once."""
+    return sum(fed(span) for span in spans_of(plan))
+
+
 def work(plan: Plan) -> int:
     """How much a plan costs, in units that only compare."""
-    return round(sum(distinct_inputs(plan)) * work_per_token(plan.length))
+    return round(tokens_of(plan) * work_per_token(plan.length))
 
 
 def work_per_token(length: int) -> float:
-    """Work of one token: attention's share grows with the length, which is all a progress bar needs."""
+    """Work of one token: attention's share grows with the length."""
     return 1 + length / 2048
 
 

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 Advance = Callable[..., None]
-"""advance(done, description=None): how much more is done, and what is being done now."""
+"""advance(done, description=None, left=None): how much more is done, what is being done now, and seconds that are left.
+
+Where nobody gives the seconds, they are reckoned from what is done.
+"""
 
 Progress = Callable[[int, str], AbstractContextManager[Advance]]
 """Opens a progress bar over a total of some unit."""

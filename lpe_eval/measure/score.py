@@ -41,8 +41,8 @@ def chunked_losses(
 ) -> Float[Tensor, " n"]:
     """Cross-entropy of each target in float32, the logits of a limited number of rows at a time."""
     rows = max(1, _CHUNK_LOGITS // model.facts.vocab_size)
-    pieces = [
-        torch.nn.functional.cross_entropy(model.logits(some).float(), wanted, reduction="none")
-        for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.cat(pieces)
+    losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+    for some, wanted, found in zip(hidden.split(rows), targets.split(rows), losses.split(rows), strict=True):
+        # A small result of its own for each chunk would lie between the chunks' memory, and none of it be used again.
+        found.copy_(torch.nn.functional.cross_entropy(model.logits(some).float(), wanted, reduction="none"))
+    return losses

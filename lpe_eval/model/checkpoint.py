@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from lpe_eval.errors import CheckpointError, SpecError, UnknownName
+from lpe_eval.model.foreign.bare_weights import how_to_open
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.unchanged import stamps
 from lpe_eval.out_of_memory import out_of_memory
@@ -44,6 +45,7 @@ class LoadOptions(NamedTuple):
         rope_scaling: a rule for RoPE's frequencies, `yarn:4` or JSON.
         rope_theta: RoPE's base.
         as_published: keep the rows that pad a vocabulary in the softmax.
+        lengths: tokens of the windows that will be measured, for a model that does not run on others.
     """
 
     device: torch.device = torch.device("cpu")
@@ -55,6 +57,7 @@ class LoadOptions(NamedTuple):
     rope_scaling: str | None = None
     rope_theta: float | None = None
     as_published: bool = False
+    lengths: tuple[int, ...] = ()
 
 
 class Peek(NamedTuple):
@@ -232,6 +235,8 @@ def _format_of(path: Path) -> type[CheckpointFormat]:
     if claims:
         choices = " or ".join(f"{name}:{path}" for name in claims)
         raise CheckpointError(f"{path} looks like several formats at once; write {choices}")
+    if how := how_to_open(path):
+        raise CheckpointError(f"{path} is not a checkpoint of any known format: {how}")
     raise CheckpointError(
         f"{path} is not a checkpoint of any known format ({', '.join(CHECKPOINTS.names())}); "
         "a native one is a folder with config.yaml and model.safetensors, a Hugging Face one has config.json"

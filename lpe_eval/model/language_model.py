@@ -1,7 +1,7 @@
 """What a measurement needs of a model: hidden states, a head, and the facts a result carries."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -88,6 +88,10 @@ class LanguageModel(ABC):
     def method(self) -> list[tuple[str, str]]:
         """What its encoding is beyond its name, for a reader: what is told, and what it is."""
         return []
+
+    def notes(self) -> Sequence[str]:
+        """What a reader of its numbers should know of how it is run; sentences that begin with "it" or "its"."""
+        return ()
 
     def position_tensors(self) -> Iterator[PositionTensor]:
         """The numbers of its encoding, as they are stored."""

@@ -21,7 +21,7 @@ _MOST_WINDOWS = 1 << 24
 _SWEEP = re.compile(r"(\d{1,12}):(\d{1,12}):([x+])(\d{1,12})")
 
 _OPENING = ("tokenizer", "revision", "trust_remote_code", "rope_scaling", "rope_theta", "as_published")
-_LATER = (*_OPENING, "deterministic", "task_fingerprint")
+_LATER = (*_OPENING, "deterministic", "task_fingerprint", "allow_leak")
 
 
 class PerplexitySpec(BaseModel):
@@ -30,7 +30,8 @@ class PerplexitySpec(BaseModel):
     `batch_size` counts windows; "auto" takes as many as fit a fixed budget of tokens. Neither it nor
     `attention` changes a value beyond rounding. The fields from `tokenizer` on say how checkpoints are
     opened, as `LoadOptions` has them; they hold for every model of the run. `deterministic` changes no value
-    on a CPU. `task_fingerprint` is that of the task file, empty where the run is of no task.
+    on a CPU. `task_fingerprint` is that of the task file, empty where the run is of no task. With `allow_leak` a
+    model that sees the future is measured all the same, and its rows say so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,7 @@ class PerplexitySpec(BaseModel):
     as_published: bool = False
     deterministic: bool = False
     task_fingerprint: str = ""
+    allow_leak: bool = False
 
     @property
     def opening(self) -> dict[str, Any]:

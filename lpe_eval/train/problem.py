@@ -95,7 +95,8 @@ class ProblemTrainer:
             for length in protocol.in_range_lengths
             if length >= problem.shortest_length
         ]
-        self._losses = torch.zeros(len(rates), dtype=torch.float64, device=device)
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        self._losses = torch.zeros(len(rates), dtype=wide, device=device)
         self._since = 0
 
     @property
@@ -135,8 +136,8 @@ class ProblemTrainer:
             draws = self._generator("look", number, self.device)
             logits = self.stack.answer(tokens, draws, sample.targets.shape[1])
             each = F.cross_entropy(logits.flatten(0, 2), sample.targets.flatten().repeat(len(logits)), reduction="none")
-            nll.append(each.view(len(logits), -1).double().mean(1))
-            accuracy.append(correct_answers(logits, sample).sum(1).double() / sample.mask.sum())
+            nll.append(each.view(len(logits), -1).cpu().double().mean(1))
+            accuracy.append(correct_answers(logits, sample).sum(1).cpu().double() / sample.mask.sum().cpu())
         self._eval(False)
         found = Validation(
             self.step,

@@ -14,7 +14,7 @@ import torch
 from lpe_eval.errors import CheckpointError, MissingExtra, SpecError
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.checkpoints.huggingface import HuggingFace
-from lpe_eval.model.reference import split_settings
+from lpe_eval.reference import split_settings
 from tests.support.transformers_models import SYMBOLS, llama, save
 
 

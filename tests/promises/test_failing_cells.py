@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from lpe_eval import registry
 from lpe_eval.cli import app
+from lpe_eval.commands import speed
 from lpe_eval.commands.che import run_spec
 from lpe_eval.data.problem import Problem, all_count, open_problem, uniform_tokens
 from lpe_eval.data.selection import EncodedDocument
@@ -21,6 +22,7 @@ from lpe_eval.data.windows import plan, resolve
 from lpe_eval.errors import LengthError, SpecError, one_sentence
 from lpe_eval.measure.by_length import Plan, measure
 from lpe_eval.measure.determinism import deterministic
+from lpe_eval.measure.peak import Peak
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.transformer import Transformer
@@ -30,6 +32,7 @@ from lpe_eval.spec.che_spec import CheProtocol, CheSpec, read_protocol
 from lpe_eval.spec.fingerprint import spec_text
 from lpe_eval.spec.model_spec import CheckpointSpec, ModelSpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
+from lpe_eval.spec.speed_spec import SpeedSpec
 from lpe_eval.table import CellKey, Facts, Measurement
 
 CPU = torch.device("cpu")
@@ -165,6 +168,23 @@ def test_stored_encoders_that_raise_fail_their_own_cells(tmp_path: Path, monkeyp
         rows = lines(tmp_path / note[:6] / "che.csv")
         assert statuses(rows, "model") == {"moody": {"failed"}, "rope": {"ok"}}
         assert {row["note"] for row in rows if row["model"] == "moody"} == {note}
+
+
+@pytest.mark.parametrize("beyond", [0, 5])
+def test_an_encoding_that_raises_while_it_is_timed_fails_its_own_case(
+    beyond: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # Memory is measured in a process of its own, which does not know the encodings of a test.
+    monkeypatch.setattr(speed, "peak_of", lambda case, device: Peak(1.0))
+    monkeypatch.setattr(Moody, "raised", ZeroDivisionError("nothing to divide by"))
+    monkeypatch.setattr(Moody, "beyond", beyond)
+    fields = {"encodings": ["moody", "rope"], "lengths": [16], "width": 16, "layers": 1, "heads": 2}
+    spec = SpeedSpec.model_validate({**fields, "batch_tokens": 16, "rounds": 1, "modes": ["forward", "train"]})
+    outcome = speed.run_spec(spec, Settings(tmp_path, False, no_bar, lambda sentence: None))
+    assert outcome.failed.startswith("2 of the cases")
+    rows = lines(tmp_path / "speed.csv")
+    assert statuses(rows, "encoding") == {"plain": {"ok"}, "moody": {"failed"}, "rope": {"ok"}}
+    assert {row["note"] for row in rows if row["encoding"] == "moody"} == {"ZeroDivisionError: nothing to divide by"}
 
 
 def test_a_problem_that_raises_fails_its_own_cells(tmp_path: Path):

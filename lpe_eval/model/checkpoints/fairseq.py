@@ -32,10 +32,10 @@ from lpe_eval.model.foreign.fairseq_args import FairseqArgs, read_args
 from lpe_eval.model.foreign.pickles import load_plain, numbers, texts_in
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.needed_memory import refuse_what_does_not_fit
-from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill
 from lpe_eval.model.weight_files import stored_types
+from lpe_eval.reference import split_settings
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.model_spec import AdaptiveSpec, CheckpointSpec, ModelSpec
 

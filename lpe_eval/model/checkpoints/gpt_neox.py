@@ -34,10 +34,10 @@ from lpe_eval.model.foreign.neox_mapping import NeoxMapping
 from lpe_eval.model.foreign.neox_vocabulary import Vocabulary, real_symbols, vocabulary_of
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.needed_memory import refuse_what_does_not_fit
-from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel
 from lpe_eval.model.weight_files import stored_types
+from lpe_eval.reference import split_settings
 from lpe_eval.spec.model_spec import CheckpointSpec
 
 

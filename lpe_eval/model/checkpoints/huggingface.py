@@ -33,9 +33,9 @@ from lpe_eval.model.foreign.transformers_config import depends_on_length, encodi
 from lpe_eval.model.foreign.transformers_library import failures_told, import_transformers, major, quiet
 from lpe_eval.model.foreign.transformers_model import FrozenRotary, TransformersModel
 from lpe_eval.model.language_model import LanguageModel, ModelFacts
-from lpe_eval.model.reference import split_settings
 from lpe_eval.model.weight_files import stored_types
 from lpe_eval.plain import Unreadable, json_of, read_plain
+from lpe_eval.reference import split_settings
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json")

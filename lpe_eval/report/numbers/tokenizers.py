@@ -10,4 +10,6 @@ def n_tokenizers(provenances: Sequence[Mapping[str, Any]]) -> int:
     What decides is the ids of the text, since one vocabulary may come in two formats.
     """
     models = [facts for each in provenances for facts in (each.get("models") or {}).values()]
-    return len({facts.get("ids_fingerprint") or facts.get("tokenizer_fingerprint") for facts in models})
+    found = {facts.get("ids_fingerprint") or facts.get("tokenizer_fingerprint") for facts in models}
+    # A model that could not be opened has neither.
+    return len(found - {None}) or len(found)

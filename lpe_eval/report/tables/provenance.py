@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lpe_eval.screen import clock, number
+from lpe_eval.screen import duration, number
 
 Lines = list[tuple[str, str]]
 
@@ -90,11 +90,6 @@ def seeds(provenance: Mapping[str, Any], spec: Mapping[str, Any]) -> Lines:
     found = provenance.get("seeds") or {"seed": spec.get("seed")}
     each = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items() if value is not None)
     return [("seeds", each)] if each else []
-
-
-def duration(seconds: float | int) -> str:
-    """Seconds below a minute, else a clock."""
-    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
 
 
 def listed(value: Any) -> str:

@@ -16,9 +16,9 @@ from lpe_eval.model.checkpoints.fairseq import Fairseq
 from lpe_eval.model.checkpoints.gpt_neox import GptNeox
 from lpe_eval.model.checkpoints.native import Native
 from lpe_eval.model.foreign.rope_override import parse_override
-from lpe_eval.model.reference import split_settings
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.plain import json_of, printable, read_plain, yaml_of
+from lpe_eval.reference import split_settings
 from lpe_eval.registry import ENCODINGS
 from lpe_eval.spec.che_task import ProblemTask
 from lpe_eval.spec.corpus_spec import CorpusSpec
