@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lpe_eval.errors import CheckpointError
 from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.foreign.rope_override import rotary_modules, verify
 from lpe_eval.model.foreign.transformers_address import address_of
@@ -29,7 +30,7 @@ from lpe_eval.model.foreign.transformers_config import depends_on_length, encodi
 from lpe_eval.model.foreign.transformers_folder import ADAPTER
 from lpe_eval.model.foreign.transformers_library import failures_told
 from lpe_eval.model.foreign.transformers_loading import build
-from lpe_eval.model.foreign.transformers_model import TransformersModel
+from lpe_eval.model.foreign.transformers_model import TransformersModel, text_decoder
 from lpe_eval.model.foreign.transformers_source import Source, find
 from lpe_eval.model.language_model import LanguageModel, ModelFacts
 from lpe_eval.model.weight_files import stored_types
@@ -93,7 +94,14 @@ def _opened(source: Source, options: LoadOptions) -> LanguageModel:
         prefix_stable=not depends_on_length(config),
     )
     recorded = {} if source.adapter is None else source.adapter.recorded(source.base_digest)
-    opened = TransformersModel(model, facts, with_aliases(source.config), recorded, source.where, options)
+    sizes = with_aliases(source.config)
+    try:
+        opened = TransformersModel(model, facts, sizes, recorded, source.where, options)
+    except CheckpointError:
+        inner = text_decoder(model)
+        if inner is None:
+            raise
+        opened = TransformersModel(inner, facts, sizes, recorded, source.where, options)
     if source.published is not None:
         rotary = rotary_modules(model)
         used = [each for each in rotary if each in opened.seen.called] or rotary

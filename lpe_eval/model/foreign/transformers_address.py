@@ -49,4 +49,4 @@ def address_of(path: str, options: LoadOptions) -> Address:
                 named[key] = str(value)
             case _:
                 raise SpecError(f"hf:{path}: there is no setting {key}; known: {', '.join(_KNOWN)}")
-    return Address(str(Path(place).expanduser()) if place[:1] == "~" else place, options, **named)
+    return Address(place, options, **named)

@@ -74,7 +74,7 @@ def encoding_label(config: Mapping[str, Any]) -> str:
     kind = str(config.get("model_type", ""))
     if _alibi(config):
         return "alibi(scaled)" if kind == "falcon" else "alibi"
-    rules = _rope_rules(config)
+    rules = rope_rules(config)
     if rules is not None:
         names = list(dict.fromkeys(rule for rule in rules if rule != "default"))
         label = f"rope({'+'.join(names)})" if names else "rope"
@@ -123,7 +123,7 @@ def train_length(config: Mapping[str, Any]) -> int | None:
 
 def depends_on_length(config: Mapping[str, Any]) -> bool:
     """Whether the encoding of a token changes with the length of the text after it."""
-    return any("dynamic" in rule or rule == "longrope" for rule in _rope_rules(config) or ())
+    return any("dynamic" in rule or rule == "longrope" for rule in rope_rules(config) or ())
 
 
 def _alibi(config: Mapping[str, Any]) -> bool:
@@ -136,7 +136,8 @@ def _alibi(config: Mapping[str, Any]) -> bool:
     )
 
 
-def _rope_rules(config: Mapping[str, Any]) -> list[str] | None:
+def rope_rules(config: Mapping[str, Any]) -> list[str] | None:
+    """The rules of RoPE in a config, one for each kind of layer; None where it does not mention RoPE."""
     merged = config.get("rope_parameters") or config.get("rope_scaling")
     if isinstance(merged, Mapping):
         each = [value for value in merged.values() if isinstance(value, Mapping)] or [merged]

@@ -11,6 +11,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from safetensors import safe_open
+
 from lpe_eval.errors import CheckpointError
 from lpe_eval.plain import Unreadable, json_of, read_plain
 
@@ -72,6 +74,18 @@ def _file_digest(file: Path, size: int, changed: int) -> str:
 def weight_bytes(folder: Path) -> int:
     """The size of all weight files together."""
     return sum(file.stat().st_size for file in {found for each in WEIGHTS for found in folder.glob(each)})
+
+
+def weight_names(folder: Path) -> set[str]:
+    """What the weights of a folder are called, as far as that can be told without reading them."""
+    names: set[str] = set()
+    for file in folder.glob("*.index.json"):
+        held = json_of(read_plain(file))
+        names |= set(map(str, held.get("weight_map", ()))) if isinstance(held, dict) else set()
+    for file in () if names else folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            names |= set(weights.keys())
+    return names
 
 
 def _others(folder: Path) -> str:

@@ -10,7 +10,7 @@ Choices:
       before and with the mask.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.foreign.transformers_adapter import apply_adapter
 from lpe_eval.model.foreign.transformers_buffers import renew_buffers
 from lpe_eval.model.foreign.transformers_calls import known_code
+from lpe_eval.model.foreign.transformers_config import rope_rules, text_config
+from lpe_eval.model.foreign.transformers_folder import weight_names
 from lpe_eval.model.foreign.transformers_library import failures_told, import_transformers, major, quiet
 from lpe_eval.model.foreign.transformers_source import Source
 from lpe_eval.model.foreign.transformers_undone import refuse_other_kinds, refuse_undone
@@ -29,6 +31,7 @@ from lpe_eval.model.foreign.transformers_undone import refuse_other_kinds, refus
 _STORED_BUFFERS = (".inv_freq", ".attn.bias", ".masked_bias", ".attention.bias", ".embed_positions", "position_ids")
 """Ends of the names of buffers that older versions wrote into checkpoints and every version computes."""
 _AUTO = ("AutoModelForCausalLM", "AutoModelForMultimodalLM", "AutoModelForImageTextToText", "AutoModelForVision2Seq")
+_HEADED = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 _NEAR_ROOT = 2
 """Parts of the name of a whole tower: `vision_tower`, `model.vision_tower`."""
 
@@ -77,6 +80,10 @@ def _auto_class(transformers: Any, source: Source, raw: Mapping[str, Any], own_c
     if isinstance(raw.get("auto_map"), Mapping):
         # The library then asks for permission to run code, in its own words.
         return known[0]
+    for name in raw.get("architectures") or ():
+        found = getattr(transformers, str(name), None) if str(name).endswith(_HEADED) else None
+        if found is not None:
+            return found
     classes = ", ".join(map(str, raw.get("architectures") or ["no class"]))
     raise CheckpointError(
         f"{source.where} is a model of the type {raw.get('model_type')} ({classes}), "
@@ -107,6 +114,14 @@ def _loaded(auto: Any, source: Source, arguments: dict[str, Any], attention: str
             raise
         # The class lacks that path; the column `attention` says what ran.
         return auto.from_pretrained(source.place, **arguments, attn_implementation="eager")
+    except KeyError as error:
+        if error.args and error.args[0] in (rope_rules(text_config(source.config.to_dict())) or ()):
+            raise CheckpointError(
+                f"{source.where} asks for RoPE of the type {error.args[0]!r}, which transformers "
+                f"{import_transformers().__version__} does not know; install another version, or name a rule with "
+                "--rope-scaling"
+            ) from error
+        raise
 
 
 def _attention(source: Source, name: str) -> str | None:
@@ -126,7 +141,7 @@ def _refuse_loose_ends(info: dict[str, Any], model: nn.Module, source: Source) -
     missing = list(map(str, info.get("missing_keys", ())))
     unexpected = [str(each) for each in info.get("unexpected_keys", ()) if not str(each).endswith(_STORED_BUFFERS)]
     if not missing:
-        unexpected = _without_towers(unexpected, model)
+        unexpected = _without_towers(unexpected, model, source)
     for what, names in (
         ("lacks", missing),
         ("has weights the config does not know:", unexpected),
@@ -137,14 +152,16 @@ def _refuse_loose_ends(info: dict[str, Any], model: nn.Module, source: Source) -
             raise CheckpointError(f"{source.where} {what} {', '.join(listed[:4])}{' ...' if len(listed) > 4 else ''}")
 
 
-def _without_towers(unexpected: Iterable[str], model: nn.Module) -> list[str]:
-    """The names that lie in a part of which the model has something, and not in a whole tower that it lacks."""
-    own = {".".join(name.split(".")[:depth]) for name, _ in model.named_parameters() for depth in (1, 2, 3)}
-    own |= {name.partition(".")[2] for name in own} | {"model", "language_model", "lm_head"}
+def _without_towers(unexpected: Sequence[str], model: nn.Module, source: Source) -> list[str]:
+    """The names that lie in a part of which something was read, and not in a whole tower that was passed over."""
+    if not unexpected:
+        return []
+    read = {name for name, _ in model.named_parameters()} | (weight_names(Path(source.place)) - set(unexpected))
+    known = {".".join(name.split(".")[:depth]) for name in read for depth in range(1, name.count(".") + 2)}
 
     def of_a_tower(name: str) -> bool:
         parts = name.split(".")
-        lacking = next((depth for depth in range(1, len(parts)) if ".".join(parts[:depth]) not in own), len(parts))
-        return lacking <= _NEAR_ROOT and not any(part.isdigit() for part in parts[:lacking])
+        alone = next((depth for depth in range(1, len(parts)) if ".".join(parts[:depth]) not in known), len(parts))
+        return alone <= _NEAR_ROOT and not any(part.isdigit() for part in parts[:alone])
 
     return [name for name in unexpected if not of_a_tower(name)]

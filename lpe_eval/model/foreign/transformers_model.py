@@ -146,6 +146,14 @@ class TransformersModel(LanguageModel):
             raise CheckpointError(f"{self._where} cannot run on {_PROBED} tokens: {first_line(error)}") from error
 
 
+def text_decoder(model: Any) -> nn.Module | None:
+    """The language model inside one that does not run without an image, if it has a head of its own."""
+    for _, each in _parts(model):
+        if each is not model and hasattr(each, "get_output_embeddings") and each.get_output_embeddings() is not None:
+            return each
+    return None
+
+
 def _bodies(model: Any) -> list[nn.Module]:
     """Modules that may give the hidden states of the head, the likeliest first."""
     base = getattr(model, "base_model", None)
@@ -153,8 +161,8 @@ def _bodies(model: Any) -> list[nn.Module]:
         decoder = model.get_decoder()
     except (NotImplementedError, AttributeError):
         decoder = None
-    # OPT's own forward pass skips its base model and calls the decoder in it.
-    found = (base, getattr(base, "decoder", None), decoder)
+    # OPT's own forward pass skips its base model and calls the decoder in it; Llama 4 names another base than it has.
+    found = (base, getattr(base, "decoder", None), decoder, getattr(model, "model", None))
     unique = dict.fromkeys(each for each in found if isinstance(each, nn.Module) and each is not model)
     return list(unique)
 

@@ -26,6 +26,7 @@ from lpe_eval.model.foreign.transformers_folder import (
     weight_bytes,
 )
 from lpe_eval.model.foreign.transformers_library import failures_told, import_transformers, major, quiet
+from lpe_eval.plain import first_line
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 
@@ -131,9 +132,15 @@ def _overridden(source: Source, options: LoadOptions) -> Source:
     if override is None:
         return source
     published = source.config.to_dict()
-    with failures_told(source.where, source.commit is None), quiet(import_transformers()):
-        changed = _replaced(published, text_part(published), overridden(text_config(published), override))
-        config = type(source.config).from_dict(changed)
+    changed = _replaced(published, text_part(published), overridden(text_config(published), override))
+    try:
+        with quiet(import_transformers()):
+            config = type(source.config).from_dict(changed)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpecError(
+            f"{source.where}: transformers does not take this change of RoPE for a model of the type "
+            f"{text_config(published).get('model_type')}: {first_line(error)}"
+        ) from error
     listed = [options.rope_scaling] if options.rope_scaling is not None else []
     listed += [f"theta={options.rope_theta:g}"] if options.rope_theta is not None else []
     return source._replace(
