@@ -153,12 +153,12 @@ def test_an_mpt_that_the_library_cannot_run_is_refused(changes, told, tmp_path):
 
 
 OTHERS = [
-    ("T5", {"d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8}, "ForConditionalGeneration", "encoder-"),
+    ("T5", {"d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2}, "ForConditionalGeneration", "encoder-decoder"),
     ("Bart", {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
               "decoder_attention_heads": 2}, "ForConditionalGeneration", "encoder-decoder"),
     ("Bert", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}, "ForMaskedLM", "masked"),
     ("DistilBert", {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}, "ForMaskedLM", "masked"),
-    ("ViT", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}, "Model", "no language model of that"),
+    ("ViT", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}, "Model", "no language model"),
 ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.foreign.rope_override import rotary_modules, verify
 from lpe_eval.model.foreign.transformers_address import address_of
 from lpe_eval.model.foreign.transformers_config import depends_on_length, encoding_label, text_config, with_aliases
-from lpe_eval.model.foreign.transformers_folder import ADAPTER
+from lpe_eval.model.foreign.transformers_folder import ADAPTER, gguf_types, has_weights
 from lpe_eval.model.foreign.transformers_library import failures_told
 from lpe_eval.model.foreign.transformers_loading import build
 from lpe_eval.model.foreign.transformers_model import TransformersModel, text_decoder
@@ -69,6 +69,9 @@ class HuggingFace(CheckpointFormat):
     @classmethod
     def stored_types(cls, path: str | Path) -> list[str]:
         folder = Path(address_of(str(path), LoadOptions()).place)
+        quantised = [folder] if folder.is_file() else sorted(folder.glob("*.gguf"))
+        if quantised and not has_weights(folder):
+            return gguf_types(quantised[0])
         found = [sorted(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")]
         return stored_types(next((files for files in found if files), []))
 

@@ -7,6 +7,7 @@ Choices:
       which tokens count would be another question.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,10 +89,13 @@ def apply_adapter(model: Any, adapter: Adapter, where: str) -> nn.Module:
         import peft
     except ImportError as error:
         raise MissingExtra("an adapter", "peft") from error
-    held = peft.load_peft_weights(str(adapter.folder), device="cpu")
-    _resize(model, held)
     try:
-        wrapped = peft.PeftModel.from_pretrained(model, str(adapter.folder), is_trainable=False)
+        with warnings.catch_warnings():
+            # Of what is deprecated between the two libraries, and of keys, which are compared below.
+            warnings.simplefilter("ignore")
+            held = peft.load_peft_weights(str(adapter.folder), device="cpu")
+            _resize(model, held)
+            wrapped = peft.PeftModel.from_pretrained(model, str(adapter.folder), is_trainable=False)
     except (ValueError, RuntimeError, TypeError, KeyError, NotImplementedError, ImportError) as error:
         line = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{where} does not fit the model {adapter.base}: {line}") from error

@@ -88,6 +88,17 @@ def weight_names(folder: Path) -> set[str]:
     return names
 
 
+def gguf_types(file: Path) -> list[str]:
+    """The types of the tensors in a GGUF file, sorted: float32, or the name of a quantisation such as Q4_K."""
+    try:
+        from gguf import GGUFReader
+    except ImportError:
+        return []
+    named = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    found = {each.tensor_type.name for each in GGUFReader(file).tensors}
+    return sorted(named.get(each, each) for each in found)
+
+
 def _others(folder: Path) -> str:
     """What else may be meant, as the end of a sentence."""
     quantised = sorted(folder.glob("*.gguf"))

@@ -10,6 +10,7 @@ Choices:
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,9 +62,12 @@ class TransformersModel(LanguageModel):
         self._where, self._train_length, self._config = where, facts.train_length, config
         self._recorded = recorded
         self._state = FreshState(model)
-        self._symbols = _symbols(model, config)
+        known = _symbols(model, config)
+        # A model that tells nobody is tried with the two tokens that each has.
+        self._symbols = known or 2
         self._follows_length = config.get("model_type") == "mpt" and known_code(model)
         self._head, self.seen = self._probe()
+        self._symbols = known or self._head.vocabulary
         self._longest = min([each.end for each in self.seen.tables] + _named_ends(self.seen), default=None)
         label = observed_label(facts.encoding, self.seen, known_code(model))
         self.facts = facts._replace(vocab_size=self._head.vocabulary, encoding=label)
@@ -136,7 +140,7 @@ class TransformersModel(LanguageModel):
         try:
             head = find_head(self.model, _bodies(self.model), tokens, self._where)
             self._state.restore()
-            return head, trace(self.model, lambda: head.model(tokens), _PROBED)
+            return head, trace(self.model, partial(head.model, tokens), _PROBED)
         except CheckpointError:
             raise
         except Exception as error:
@@ -167,13 +171,13 @@ def _bodies(model: Any) -> list[nn.Module]:
     return list(unique)
 
 
-def _symbols(model: Any, config: Mapping[str, Any]) -> int:
-    """How many tokens it can be given."""
+def _symbols(model: Any, config: Mapping[str, Any]) -> int | None:
+    """How many tokens it can be given; None where neither it nor its config says."""
     try:
         return model.get_input_embeddings().weight.shape[0]
     except (NotImplementedError, AttributeError):
         found = config.get("vocab_size")
-        return found if isinstance(found, int) else 2
+        return found if isinstance(found, int) else None
 
 
 def _named_ends(seen: Trace) -> list[int]:
