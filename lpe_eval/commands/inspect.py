@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from lpe_eval.data.corpus import open_corpus
 from lpe_eval.data.tokenizer import ENDLESS, open_tokenizer
-from lpe_eval.errors import LpeEvalError
+from lpe_eval.errors import CausalLeakError, LpeEvalError, one_sentence
 from lpe_eval.measure.plan import plan_models, split_alias
+from lpe_eval.measure.probe import refuse_leak
 from lpe_eval.model.checkpoint import LoadOptions, Located, locate
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.screen import Table, listing
@@ -71,7 +72,7 @@ def _facts(located: Located, model: LanguageModel, spec: PerplexitySpec) -> list
         ("train length", "the checkpoint does not say" if facts.train_length is None else f"{facts.train_length:,}"),
         ("parameters", f"{facts.n_parameters:,}"),
         ("type on disk", " and ".join(located.stored_types()) or "unknown"),
-        ("causal", "yes, by its own word; every measurement tries it" if facts.causal else "no"),
+        ("causal", _causal(model)),
         ("a prefix scores as it does alone", "yes" if facts.prefix_stable else "no"),
         ("attention path", model.attention),
         ("digest", facts.digest),
@@ -80,6 +81,19 @@ def _facts(located: Located, model: LanguageModel, spec: PerplexitySpec) -> list
     if spec.opening:
         rows.append(("opened with", ", ".join(f"{name}={value}" for name, value in spec.opening.items())))
     return rows
+
+
+def _causal(model: LanguageModel) -> str:
+    """By trial, not by the model's own word."""
+    if not model.facts.causal:
+        return "no"
+    try:
+        refuse_leak(model)
+    except CausalLeakError:
+        return "no: a change of later tokens moves what comes before them, so it cannot be measured"
+    except (LpeEvalError, RuntimeError, ValueError, IndexError) as error:
+        return f"not known: {one_sentence(error)}"
+    return "yes: a change of later tokens moves nothing before them"
 
 
 def _tokenizer(name: str) -> str:

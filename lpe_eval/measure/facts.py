@@ -33,7 +33,7 @@ def planned_facts(planned: Planned) -> dict[str, Any]:
 
 
 def opened_facts(model: LanguageModel) -> dict[str, Any]:
-    """Known once the model is open: shape, encoding with its options, attention path."""
+    """Known once the model is open: shape, encoding with its options, attention path, and what the model adds."""
     facts = model.facts
     encoding = model.spec.model.encoding.model_dump(mode="json") if isinstance(model, TransformerModel) else None
     return {
@@ -45,4 +45,5 @@ def opened_facts(model: LanguageModel) -> dict[str, Any]:
         "vocab_size": facts.vocab_size,
         "attention": model.attention,
         **({"notes": list(model.notes())} if model.notes() else {}),
+        **model.recorded(),
     }

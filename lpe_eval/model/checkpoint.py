@@ -198,8 +198,8 @@ def locate(reference: str) -> Located:
     if colon and name in CHECKPOINTS.names():
         if not rest:
             raise CheckpointError(f"{reference} names no checkpoint; write {prefix}: and where it is")
-        return Located(CHECKPOINTS.load(name), rest)
-    path = Path(reference)
+        return Located(CHECKPOINTS.load(name), at_home(rest))
+    path = Path(at_home(reference))
     with _told(reference):
         if path.exists():
             return Located(_format_of(path), path)
@@ -213,6 +213,12 @@ def locate(reference: str) -> Located:
     if folder is None:
         raise UnknownName("released checkpoint (and no folder)", reference, released_names())
     return Located(CHECKPOINTS.load("native"), folder)
+
+
+def at_home(path: str) -> str:
+    """A path that begins with `~`, as a shell would read it; nothing else of it changes."""
+    home = Path.home()
+    return f"{home}{path[1:]}" if path == "~" or path.startswith("~/") else path
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -97,7 +97,11 @@ class LanguageModel(ABC):
         """The numbers of its encoding, as they are stored."""
         return iter(())
 
+    def recorded(self) -> Mapping[str, Any]:
+        """What else the provenance of a run says of it, such as an adapter; empty where its digest says all."""
+        return {}
 
-def shape_in_words(layers: int, width: int, heads: int) -> str:
-    """A shape for a reader: `4 layers, width 128, 4 heads of 32`."""
-    return f"{layers} layers, width {width}, {heads} heads of {width // heads}"
+
+def shape_in_words(layers: int, width: int, heads: int, head: int | None = None) -> str:
+    """A shape for a reader: `4 layers, width 128, 4 heads of 32`; a head is the width's share unless told."""
+    return f"{layers} layers, width {width}, {heads} heads of {head or width // max(1, heads)}"

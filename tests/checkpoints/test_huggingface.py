@@ -214,7 +214,7 @@ def test_falcon_adds_its_scaled_alibi_once(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "cohere", "granite"])
-def test_a_softcap_or_a_scale_of_the_logits_is_seen_and_whole_logits_are_made(kind, tmp_path):
+def test_a_softcap_or_a_scale_of_the_logits_is_kept_when_logits_are_made_by_chunk(kind, tmp_path):
     sizes = {
         "vocab_size": SYMBOLS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": TRAINED,
@@ -229,7 +229,8 @@ def test_a_softcap_or_a_scale_of_the_logits_is_seen_and_whole_logits_are_made(ki
             config = transformers.GraniteConfig(**sizes, logits_scaling=4.0)
     folder = save(config, tmp_path / "model")
     model = HuggingFace.load(folder, LoadOptions())
-    assert model.attention.endswith("+full-logits")
+    assert not model.attention.endswith("+full-logits")
+    assert model.hidden(STREAM[:, :16], 4, torch.Generator()).shape == (1, 4, 32)
     assert model.facts.vocab_size == SYMBOLS
     for length in (16, 64):
         assert our_perplexity(model, length) == pytest.approx(their_perplexity(folder, length), rel=1e-5)

@@ -6,14 +6,14 @@ numbers has moved: transformers 4 has `rope_scaling` and `rope_theta`, transform
 model holds are compared with those of `lpe_eval.model.rope_scalings`.
 
 Choices:
-    * A rule replaces the one of the config; they do not add up. The base and the part of each head
-      that is rotated stay.
+    * A rule replaces the one of the config; they do not add up. The base stays, and so does which part of each
+      head is rotated by what.
     * The original length is the config's own (`original_max_position_embeddings`), else its
       `max_position_embeddings`. Dynamic NTK always takes the latter, as transformers does.
     * Configs with other RoPE parameters for other layers (Gemma 3) are refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -48,6 +48,8 @@ _OURS = {
     "low_freq_factor",
     "high_freq_factor",
 }
+_OF_A_RULE = _OURS | {"rope_type", "type", "rope_theta", "original_max_position_embeddings"}
+"""The other fields (which part of a head is rotated, and by which axes) stay when a rule is replaced."""
 _LARGEST = 1e300
 """A base beyond it is no number that a model was trained with."""
 _RELATIVE = 1e-5
@@ -121,8 +123,7 @@ def overridden(config: Mapping[str, Any], override: RopeOverride) -> dict[str, A
         scaling = dict(override.scaling)
         if scaling["rope_type"] in ("yarn", "llama3", "longrope"):
             scaling.setdefault("original_max_position_embeddings", original_length(config))
-        if "partial_rotary_factor" in old.scaling:
-            scaling["partial_rotary_factor"] = old.scaling["partial_rotary_factor"]
+        scaling |= {key: value for key, value in old.scaling.items() if key not in _OF_A_RULE}
     new = dict(config)
     if isinstance(config.get("rope_parameters"), Mapping):
         new["rope_parameters"] = {**scaling, "rope_theta": theta}
@@ -145,11 +146,12 @@ def original_length(config: Mapping[str, Any]) -> int:
     return found if isinstance(found, int) else fields.max_positions
 
 
-def verify(model: nn.Module, before: Mapping[str, Any], after: Mapping[str, Any], where: str) -> None:
+def verify(modules: Sequence[nn.Module], before: Mapping[str, Any], after: Mapping[str, Any], where: str) -> None:
     """Compares the frequencies that a built model uses with ours for its config, and with those before the change.
 
     Args:
-        model: built from `after`; its rotary modules are run once where frequencies depend on the length.
+        modules: the rotary ones of a model built from `after`; each is run once, since some frequencies depend on the
+            length.
         before: the config as published.
         after: the config with the override.
         where: what messages call the model.
@@ -157,7 +159,6 @@ def verify(model: nn.Module, before: Mapping[str, Any], after: Mapping[str, Any]
     Raises:
         CheckpointError: the model shows no frequencies, other ones than asked for, or the ones it had.
     """
-    modules = rotary_modules(model)
     if not modules:
         raise CheckpointError(f"{where}: the frequencies of its RoPE cannot be read back, so --rope-* is refused")
     length = 2 * max(original_length(after), rope_fields(after).max_positions)
@@ -185,9 +186,15 @@ def rotary_modules(model: nn.Module) -> list[nn.Module]:
 
 def _read(module: nn.Module, length: int) -> Frequencies:
     device = module.get_buffer("inv_freq").device
+    positions, states = torch.arange(length, device=device)[None], torch.zeros(1, 1, device=device)
     with torch.no_grad():
-        module(torch.zeros(1, 1, device=device), torch.arange(length, device=device)[None])
-    inverse = module.get_buffer("inv_freq").double().cpu()
+        try:
+            module(states, positions)
+        except (IndexError, RuntimeError, ValueError):
+            # Those of multimodal models take a position in time, height and width.
+            module(states, positions.expand(3, 1, -1))
+    # Not every device knows float64.
+    inverse = module.get_buffer("inv_freq").cpu().double()
     return Frequencies(inverse, float(getattr(module, "attention_scaling", 1.0)))
 
 

@@ -1,18 +1,17 @@
 """A model of `transformers` as a measurement wants it: hidden states of scored rows, and a head.
 
 Choices:
-    * Hidden states and head are taken apart if a probe shows that the head, applied to (enlarged) hidden
-      states, gives the model's own logits. Otherwise (softcaps, scaled logits) whole logits are made, of
-      the scored rows only where the class can; the attention column then ends in `+full-logits`.
-    * Rotary modules are put back before every forward pass into the state they were built in: dynamic
-      NTK otherwise keeps the frequencies of the longest text it has seen.
-    * Where a table of positions ends, a longer text raises `LengthError`. So does any failure of the
-      model's own code beyond its training length.
+    * How logits come from hidden states is found by trial, see `transformers_head`. Where whole logits are made, the
+      attention column ends in `+full-logits`.
+    * Before every forward pass the model is put back into the state it was opened in: dynamic NTK otherwise keeps the
+      frequencies of the longest text it has seen.
+    * Where a table of positions ends, a longer text raises `LengthError`. So does any failure of the model's own code
+      beyond its training length. Only tables that a pass over text looks up count, not those of other towers.
 """
 
-import inspect
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,29 +20,17 @@ from torch import Tensor, nn
 from lpe_eval.errors import CheckpointError, LengthError
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.foreign.module_facts import architecture_of, position_tensors_of
+from lpe_eval.model.foreign.module_state import FreshState
+from lpe_eval.model.foreign.module_trace import Trace, some_tokens, trace
+from lpe_eval.model.foreign.transformers_calls import first_of, known_code, logits_of
+from lpe_eval.model.foreign.transformers_config import observed_label
+from lpe_eval.model.foreign.transformers_head import find_head
 from lpe_eval.model.language_model import LanguageModel, ModelFacts, PositionTensor
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.plain import first_line
 
-
-class FrozenRotary(NamedTuple):
-    """A rotary module, and the state it was built in."""
-
-    module: nn.Module
-    buffers: dict[str, Tensor]
-    numbers: dict[str, Any]
-
-    @classmethod
-    def of(cls, module: nn.Module) -> "FrozenRotary":
-        """Remembers the state of `module`."""
-        buffers = {name: tensor.clone() for name, tensor in module.named_buffers(recurse=False)}
-        return cls(module, buffers, {key: each for key, each in vars(module).items() if isinstance(each, (int, float))})
-
-    def restore(self) -> None:
-        """Puts the state back."""
-        for name, tensor in self.buffers.items():
-            self.module.register_buffer(name, tensor.clone(), persistent=False)
-        vars(self.module).update(self.numbers)
+_PROBED = 8
+"""Tokens of the passes that find out what a model is."""
 
 
 class TransformersModel(LanguageModel):
@@ -51,8 +38,9 @@ class TransformersModel(LanguageModel):
 
     Args:
         model: on its device, in evaluation mode.
-        facts: `vocab_size` is filled in from what the model scores.
-        rotary: modules with a state, restored before every forward pass.
+        facts: `vocab_size` and `encoding` are filled in from what the model does.
+        config: of its text decoder.
+        recorded: what else a provenance says of it.
         where: what messages call it.
         options: device and dtype.
 
@@ -61,40 +49,52 @@ class TransformersModel(LanguageModel):
     """
 
     def __init__(
-        self, model: nn.Module, facts: ModelFacts, rotary: list[FrozenRotary], where: str, options: LoadOptions
+        self,
+        model: nn.Module,
+        facts: ModelFacts,
+        config: Mapping[str, Any],
+        recorded: Mapping[str, Any],
+        where: str,
+        options: LoadOptions,
     ) -> None:
         self.model: Any = model
         self.device, self.dtype = options.device, options.dtype
-        self._where, self._train_length, self._rotary = where, facts.train_length, rotary
-        self._longest = _longest_input(model)
-        self._symbols = self.model.get_input_embeddings().weight.shape[0]
-        self._partial = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._head: nn.Module | None = self.model.get_output_embeddings()
-        self._head_width = getattr(self._head, "in_features", None)
-        # OPT's own forward pass skips its base model and calls the decoder in it.
-        inner = getattr(self.model.base_model, "decoder", None)
-        bodies = (self.model.base_model, inner)
-        self._bodies = [each for each in bodies if isinstance(each, nn.Module) and each is not model]
-        vocabulary, self._body = self._probe()
-        self.facts = facts._replace(vocab_size=vocabulary)
+        self._where, self._train_length, self._config = where, facts.train_length, config
+        self._recorded = recorded
+        self._state = FreshState(model)
+        known = _symbols(model, config)
+        # A model that tells nobody is tried with the two tokens that each has.
+        self._symbols = known or 2
+        self._follows_length = config.get("model_type") == "mpt" and known_code(model)
+        self._head, self.seen = self._probe()
+        self._symbols = known or self._head.vocabulary
+        self._longest = min([each.end for each in self.seen.tables] + _named_ends(self.seen), default=None)
+        label = observed_label(facts.encoding, self.seen, known_code(model))
+        self.facts = facts._replace(vocab_size=self._head.vocabulary, encoding=label)
 
     @property
     def attention(self) -> str:
         path = getattr(self.model.config, "_attn_implementation", None) or "eager"
-        return f"hf-{path}" if self._body is not None else f"hf-{path}+full-logits"
+        return f"hf-{path}+full-logits" if self._head.how == "whole" else f"hf-{path}"
 
     def least_bytes(self, length: int) -> int:
-        config, item = self.model.config, self.dtype.itemsize
-        heads = getattr(config, "num_attention_heads", None)
-        whole = self._body is None and not self._partial
+        heads = self._config.get("num_attention_heads")
+        whole = self._head.how == "whole" and not self._head.model.keeps_rows
         pairs = heads if self.attention.startswith("hf-eager") and isinstance(heads, int) else 0
-        return item * length * ((self.facts.vocab_size if whole else 0) + pairs * length)
+        return self.dtype.itemsize * length * ((self.facts.vocab_size if whole else 0) + pairs * length)
 
     def architecture(self) -> list[tuple[str, str]]:
-        return architecture_of(self.model)
+        rows = architecture_of(self.model, self._config)
+        idle = [name for name, each in _parts(self.model) if not any(one in self.seen.called for one in each.modules())]
+        if idle:
+            rows.append(("not used by text", ", ".join(idle)))
+        return rows + [(name, _in_words(value)) for name, value in self._recorded.items()]
 
     def position_tensors(self) -> Iterator[PositionTensor]:
-        return position_tensors_of(self.model)
+        return position_tensors_of(self.model, self.seen.called)
+
+    def recorded(self) -> Mapping[str, Any]:
+        return self._recorded
 
     @torch.inference_mode()
     def hidden(self, tokens: Int[Tensor, "b t"], rows: int, generator: torch.Generator) -> Float[Tensor, "b r e"]:
@@ -110,10 +110,9 @@ class TransformersModel(LanguageModel):
             )
         self._prepare(length)
         try:
-            if self._body is not None:
-                return self._body(input_ids=tokens, use_cache=False)[0][:, -rows:]
-            keep = {"logits_to_keep": rows} if self._partial else {}
-            return self.model(input_ids=tokens, use_cache=False, **keep).logits[:, -rows:]
+            if self._head.body is not None:
+                return first_of(self._head.body(tokens))[:, -rows:]
+            return logits_of(self._head.model(tokens, rows), tokens, self._where)[:, -rows:]
         except (RuntimeError, IndexError, ValueError) as error:
             if self._train_length is None or length <= self._train_length or out_of_memory(error):
                 raise
@@ -124,68 +123,75 @@ class TransformersModel(LanguageModel):
 
     @torch.inference_mode()
     def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
-        return hidden if self._body is None or self._head is None else self._head(hidden)
+        return self._head.logits(hidden)
 
     def _prepare(self, length: int) -> None:
-        for frozen in self._rotary:
-            frozen.restore()
-        if getattr(self.model.config, "model_type", "") == "mpt":
+        self._state.restore()
+        if self._follows_length:
             self.model.config.max_seq_len = max(self._train_length or 0, length)
 
     @torch.inference_mode()
-    def _probe(self) -> tuple[int, nn.Module | None]:
-        """The number of symbols scored, and the module whose hidden states the head turns into the logits.
-
-        The hidden states are enlarged on their way, inside the model too, until logits are as large as a
-        trained model's: a softcap bends only those.
-        """
-        tokens = (torch.arange(8, device=self.device) % self._symbols)[None]
-        seen: list[Tensor] = []
-        factor = 1.0
-
-        def enlarge(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            seen[:] = [output[0] * factor]
-            if isinstance(output, tuple):
-                return (seen[0], *output[1:])
-            output[next(iter(output.keys()))] = seen[0]
-            return output
-
-        self._prepare(tokens.shape[1])
+    def _probe(self) -> Any:
+        """How logits are made, and what a pass shows."""
+        padding = self._config.get("pad_token_id")
+        drawn = some_tokens(self._symbols, _PROBED, padding if isinstance(padding, int) else None)
+        tokens = torch.tensor([drawn], device=self.device)
+        self._prepare(_PROBED)
         try:
-            first = self.model(input_ids=tokens, use_cache=False).logits
-            vocabulary = first.shape[-1]
-            factor = 30 / max(first.float().std().item(), 1e-6)
-            for body in self._bodies:
-                seen.clear()
-                handle = body.register_forward_hook(enlarge)
-                try:
-                    whole = self.model(input_ids=tokens, use_cache=False).logits.float()
-                finally:
-                    handle.remove()
-                if seen and self._head is not None and self._agree(seen[0], whole):
-                    return vocabulary, body
-            return vocabulary, None
-        except (RuntimeError, IndexError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{self._where} cannot run on 8 tokens: {first_line(error)}") from error
-
-    def _agree(self, hidden: Tensor, whole: Tensor) -> bool:
-        assert self._head is not None
-        if self._head_width not in (None, hidden.shape[-1]):
-            return False
-        parts = self._head(hidden).float()
-        tolerance = 1e-5 if self.dtype == torch.float32 else 2e-2
-        return parts.shape == whole.shape and ((parts - whole).abs().max() <= tolerance * whole.std()).item() is True
+            head = find_head(self.model, _bodies(self.model), tokens, self._where)
+            self._state.restore()
+            return head, trace(self.model, partial(head.model, tokens), _PROBED)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            # Code that comes with a checkpoint may raise anything.
+            if out_of_memory(error):
+                raise
+            raise CheckpointError(f"{self._where} cannot run on {_PROBED} tokens: {first_line(error)}") from error
 
 
-def _longest_input(model: nn.Module) -> int | None:
-    """Where the shortest table of positions ends; None if the model has none."""
-    ends: list[int] = []
-    for name, module in model.named_modules():
-        last = name.rpartition(".")[2]
-        if isinstance(module, nn.Embedding) and (last == "wpe" or "position" in last or "pos_emb" in last):
-            skipped = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
-            ends.append(module.num_embeddings - int(skipped))
-        table = getattr(module, "embed_positions", None)
-        if isinstance(table, Tensor):
-            ends.append(table.shape[0])
-    return min(ends, default=None)
+def text_decoder(model: Any) -> nn.Module | None:
+    """The language model inside one that does not run without an image, if it has a head of its own."""
+    for _, each in _parts(model):
+        if each is not model and hasattr(each, "get_output_embeddings") and each.get_output_embeddings() is not None:
+            return each
+    return None
+
+
+def _bodies(model: Any) -> list[nn.Module]:
+    """Modules that may give the hidden states of the head, the likeliest first."""
+    base = getattr(model, "base_model", None)
+    try:
+        decoder = model.get_decoder()
+    except (NotImplementedError, AttributeError):
+        decoder = None
+    # OPT's own forward pass skips its base model and calls the decoder in it; Llama 4 names another base than it has.
+    found = (base, getattr(base, "decoder", None), decoder, getattr(model, "model", None))
+    unique = dict.fromkeys(each for each in found if isinstance(each, nn.Module) and each is not model)
+    return list(unique)
+
+
+def _symbols(model: Any, config: Mapping[str, Any]) -> int | None:
+    """How many tokens it can be given; None where neither it nor its config says."""
+    try:
+        return model.get_input_embeddings().weight.shape[0]
+    except (NotImplementedError, AttributeError):
+        found = config.get("vocab_size")
+        return found if isinstance(found, int) else None
+
+
+def _named_ends(seen: Trace) -> list[int]:
+    """Where tables end that are looked up in other ways than an embedding, and are called like those of GPT-J."""
+    tables = (getattr(module, "embed_positions", None) for module in seen.called)
+    return [each.shape[0] for each in tables if isinstance(each, Tensor)]
+
+
+def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Its parts near the root, those of its body too."""
+    for name, each in model.named_children():
+        inner = [(f"{name}.{one}", part) for one, part in each.named_children()]
+        yield from inner if name == getattr(model, "base_model_prefix", "") and inner else [(name, each)]
+
+
+def _in_words(value: Any) -> str:
+    return ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, Mapping) else str(value)
