@@ -16,6 +16,7 @@ from lpe_eval.data.corpus import open_corpus
 from lpe_eval.data.tokenizer import open_tokenizer
 from lpe_eval.errors import LpeEvalError
 from lpe_eval.measure.plan import plan_models, split_alias
+from lpe_eval.measure.remarks import remarks
 from lpe_eval.model.checkpoint import LoadOptions, Located, locate
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.screen import Table, listing
@@ -41,7 +42,7 @@ def inspect_checkpoint(reference: str, spec: PerplexitySpec) -> Inspection:
     options = LoadOptions(**spec.opening)
     located = locate(split_alias(reference)[1])
     model = located.load(options)
-    tables = [listing("checkpoint", ("what", "value"), _facts(located, model, spec))]
+    tables = [listing("checkpoint", ("what", "value"), _facts(located, model, spec, options))]
     parameters = [_row(*found) for found in model.position_tensors()]
     if parameters:
         tables.append(
@@ -49,7 +50,9 @@ def inspect_checkpoint(reference: str, spec: PerplexitySpec) -> Inspection:
         )
     notes: list[str] = []
     try:
-        tables.append(_planned(spec, options))
+        table, told = _planned(spec, options)
+        tables.append(table)
+        notes += told
     except LpeEvalError as error:
         notes.append(f"with the task {spec.task}, nothing could be measured yet: {error}")
     if model.mapped:
@@ -58,7 +61,7 @@ def inspect_checkpoint(reference: str, spec: PerplexitySpec) -> Inspection:
     return Inspection(tables, notes)
 
 
-def _facts(located: Located, model: LanguageModel, spec: PerplexitySpec) -> list[tuple[str, str]]:
+def _facts(located: Located, model: LanguageModel, spec: PerplexitySpec, options: LoadOptions) -> list[tuple[str, str]]:
     facts = model.facts
     rows = [
         ("name", facts.name),
@@ -75,19 +78,20 @@ def _facts(located: Located, model: LanguageModel, spec: PerplexitySpec) -> list
         ("a prefix scores as it does alone", "yes" if facts.prefix_stable else "no"),
         ("attention path", model.attention),
         ("digest", facts.digest),
-        ("tokenizer", _tokenizer(facts.tokenizer)),
+        ("tokenizer", _tokenizer(facts.tokenizer, options)),
     ]
     if spec.opening:
         rows.append(("opened with", ", ".join(f"{name}={value}" for name, value in spec.opening.items())))
     return rows
 
 
-def _tokenizer(name: str) -> str:
+def _tokenizer(name: str, options: LoadOptions) -> str:
     try:
-        found = open_tokenizer(name)
+        found = open_tokenizer(name, options.trust_remote_code)
     except LpeEvalError as error:
-        return f"{name} (cannot be opened: {error})"
-    return f"{name} ({found.vocab_size:,} symbols, fingerprint {found.fingerprint[:12]})"
+        return f"{name} (cannot be opened: {error})" if name else "none; name one with --tokenizer"
+    prefix = f", puts {' '.join(found.prefix)} before a text" if found.prefix else ""
+    return f"{name} ({found.vocab_size:,} symbols, fingerprint {found.fingerprint[:12]}{prefix})"
 
 
 def _row(where: str, name: str, tensor: Tensor) -> tuple[str, str, str, str, str]:
@@ -102,7 +106,7 @@ def _values(tensor: Tensor) -> str:
     return f"{numbers.min():.4g} to {numbers.max():.4g}, mean {numbers.mean():.4g}"
 
 
-def _planned(spec: PerplexitySpec, options: LoadOptions) -> Table:
+def _planned(spec: PerplexitySpec, options: LoadOptions) -> tuple[Table, list[str]]:
     corpus = open_corpus(spec.corpus)
     (planned,) = plan_models(spec, corpus, options)
     rows = [
@@ -114,7 +118,8 @@ def _planned(spec: PerplexitySpec, options: LoadOptions) -> Table:
         f"what ppl would measure: task {spec.task}, {corpus.label} ({corpus.split}), "
         f"{len(planned.selection.documents)} documents"
     )
-    return listing(title, ("protocol", "length", "stride", "windows", "scored tokens"), rows)
+    table = listing(title, ("protocol", "length", "stride", "windows", "scored tokens"), rows)
+    return table, remarks(spec, corpus, [planned])
 
 
 def _natural(item: tuple[str, str]) -> list[tuple[int, str]]:

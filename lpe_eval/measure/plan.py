@@ -1,13 +1,13 @@
 """Everything decided before a weight is read: which checkpoints, which text, which windows, how much work."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from lpe_eval.data.corpus import Corpus
 from lpe_eval.data.selection import Selection, choose_documents
-from lpe_eval.data.tokenizer import Tokenizer, open_tokenizer
+from lpe_eval.data.tokenizer import IDS, Tokenizer, open_tokenizer
 from lpe_eval.data.windows import Bos, plan, resolve
-from lpe_eval.errors import SpecError
+from lpe_eval.errors import CheckpointError, LpeEvalError, SpecError
 from lpe_eval.measure.by_length import Plan, distinct_inputs
 from lpe_eval.model.checkpoint import LoadOptions, Located, Peek, locate
 from lpe_eval.spec.ppl_spec import PerplexitySpec
@@ -44,9 +44,9 @@ def plan_models(spec: PerplexitySpec, corpus: Corpus, options: LoadOptions) -> l
         peek = peek._replace(name=alias) if alias else peek
         if any(peek.name == each.peek.name for each in planned):
             raise SpecError(f"two models are called {peek.name!r}; tell them apart with -m NAME={rest}")
-        if peek.tokenizer not in selections:
-            tokenizer = open_tokenizer(peek.tokenizer)
-            selections[peek.tokenizer] = (tokenizer, _select(spec, corpus, tokenizer))
+        peek, opened = _tokenizer(reference, peek, spec, corpus, selections)
+        if opened is not None:
+            selections[peek.tokenizer] = (opened, _select(spec, corpus, opened))
         tokenizer, selection = selections[peek.tokenizer]
         bos = _bos(spec, tokenizer)
         lengths = [len(document.tokens) for document in selection.documents]
@@ -64,6 +64,25 @@ def plan_models(spec: PerplexitySpec, corpus: Corpus, options: LoadOptions) -> l
         ]
         planned.append(Planned(reference, located, peek, tokenizer, selection, plans))
     return planned
+
+
+def _tokenizer(
+    reference: str, peek: Peek, spec: PerplexitySpec, corpus: Corpus, known: Container[str]
+) -> tuple[Peek, Tokenizer | None]:
+    """A model's tokenizer, None where it is known; text that is token ids already needs none."""
+    if peek.tokenizer in known:
+        return peek, None
+    try:
+        if not peek.tokenizer:
+            raise CheckpointError(
+                f"{reference} has no tokenizer; name one with --tokenizer hf:PATH or char:FILE, or --tokenizer bytes "
+                "for a model of bytes"
+            )
+        return peek, open_tokenizer(peek.tokenizer, spec.trust_remote_code)
+    except LpeEvalError:
+        if not corpus.holds_ids or spec.tokenizer is not None:
+            raise
+    return peek._replace(tokenizer=IDS), None if IDS in known else open_tokenizer(IDS)
 
 
 def split_alias(reference: str) -> tuple[str, str]:

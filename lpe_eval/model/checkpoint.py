@@ -17,6 +17,7 @@ from lpe_eval.errors import CheckpointError, SpecError, UnknownName
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.unchanged import stamps
 from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.plain import at_home
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS
 from lpe_eval.screen import visible
 from lpe_eval.spec.released import released_folder, released_names
@@ -195,8 +196,9 @@ def locate(reference: str) -> Located:
     if colon and name in CHECKPOINTS.names():
         if not rest:
             raise CheckpointError(f"{reference} names no checkpoint; write {prefix}: and where it is")
-        return Located(CHECKPOINTS.load(name), rest)
-    path = Path(reference)
+        # A shell writes ~ out where it stands alone, and not behind a prefix.
+        return Located(CHECKPOINTS.load(name), at_home(rest))
+    path = Path(at_home(reference))
     with _told(reference):
         if path.exists():
             return Located(_format_of(path), path)

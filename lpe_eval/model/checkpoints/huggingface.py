@@ -193,12 +193,8 @@ def _with_settings(path: str, options: LoadOptions) -> tuple[str, LoadOptions]:
 
 
 def _own_tokenizer(folder: Path, place: str) -> str:
-    if any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        return f"hf:{place}"
-    raise CheckpointError(
-        f"hf:{place} has no tokenizer files; name a tokenizer with --tokenizer hf:PATH, or --tokenizer bytes for a "
-        "model of bytes"
-    )
+    """The name of the tokenizer in a folder; empty where there is none, which matters only where text is encoded."""
+    return f"hf:{place}" if any((folder / file).is_file() for file in _TOKENIZER_FILES) else ""
 
 
 def _hub_tokenizer(place: str, revision: str | None) -> str:

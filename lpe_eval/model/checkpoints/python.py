@@ -104,12 +104,8 @@ class _OwnModel(LanguageModel):
             )
         tokenizer = options.tokenizer or self._attribute("tokenizer", str)
         if tokenizer is None:
-            if vocabulary not in _BYTES:
-                raise CheckpointError(
-                    f"{self._where} has {vocabulary} symbols and names no tokenizer; give the model an attribute "
-                    "`tokenizer`, or use --tokenizer"
-                )
-            tokenizer = "bytes"
+            # Text that is token ids needs none; whoever encodes text says that there is none.
+            tokenizer = "bytes" if vocabulary in _BYTES else ""
         weights = list(model.parameters()) if isinstance(model, nn.Module) else []
         self.facts = ModelFacts(
             name=self._attribute("name", str) or _name(target),
