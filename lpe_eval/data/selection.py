@@ -7,7 +7,8 @@ counts in `Selection` say how strongly. A streaming corpus is taken in its own o
 
 Each document gives at most half a longest window more than one full one, so that no single one rules the average.
 Where all documents together give less than the budget that way, long ones give more: every document is cut at one
-level, the highest at which the budget holds (`budget.py`). So the budget is met where the text allows it.
+level, the highest at which the budget holds (`budget.py`). So the budget is met where the text allows it, but for a
+rest that has no room for a full window.
 
 With `pack`, all documents become one stream with EOS between them, as in KERPLE's evaluation
 (Chi et al. 2022). Windows then reach across documents, and "context" may be another document.
@@ -120,6 +121,9 @@ class _Text(NamedTuple):
     seed: int
 
 
+_SMALL_REST = 20
+"""A rest of the budget below one part in so many is left where no whole window fits into it."""
+
 _Reread = Callable[[], Document]
 """Gives a document again that has been looked at."""
 
@@ -127,14 +131,14 @@ _Reread = Callable[[], Document]
 def _choose(text: _Text, minimum: int, max_tokens: int, cap: int | None) -> Selection:
     chosen: list[EncodedDocument] = []
     again: list[_Reread] = []
-    n_seen = n_without_text = most = 0
+    n_seen = n_after = n_without_text = most = 0
     left, at_most = max_tokens, minimum + (minimum - 1) // 2 if cap is None else cap
     enough = False
     for document, reread in _visit(text):
-        if chosen and left < minimum:
-            enough = True
+        full = bool(chosen) and left < minimum
+        if full and left * _SMALL_REST < max_tokens:
             break
-        n_seen += 1
+        n_seen, n_after = n_seen + (not full), n_after + full
         if document.text is None:
             n_without_text += 1
             continue
@@ -143,21 +147,25 @@ def _choose(text: _Text, minimum: int, max_tokens: int, cap: int | None) -> Sele
             if n_bytes < minimum:
                 most = max(most, n_bytes)
                 continue
-        encoded = _encode(document, text, at_most)
+        encoded = _encode(document, text, minimum if full else at_most)
         most = max(most, len(encoded.tokens))
         if len(encoded.tokens) < minimum:
             continue
+        if full:
+            # There is more text, and no room for a whole window of it.
+            enough = True
+            break
         kept = min(len(encoded.tokens), max(left, minimum))
         left -= kept
         chosen.append(_cut(encoded, kept))
         again.append(reread)
     if not chosen:
         raise _too_short(text, minimum, n_seen, n_without_text, most)
-    if not enough and left > 0 and cap is None:
+    enough = enough or left * _SMALL_REST < max_tokens
+    if not enough and cap is None:
         chosen = _deeper(text, chosen, again, max_tokens, at_most)
-    kept = sum(len(each.tokens) for each in chosen)
-    missing = 0 if enough else max(0, max_tokens - kept)
-    return _selection(text, chosen, (len(chosen), n_seen, n_without_text), missing)
+    missing = 0 if enough else max(0, max_tokens - sum(len(each.tokens) for each in chosen))
+    return _selection(text, chosen, (len(chosen), n_seen + (0 if enough else n_after), n_without_text), missing)
 
 
 def _deeper(
