@@ -15,11 +15,12 @@ import gzip
 import os
 import shutil
 import tempfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class JsonLines(Part):
 
     def __init__(self, path: Path, name: str, column: str) -> None:
         self._path, self._name, self._column = path, name, column
-        self._unpacked: BinaryIO | None = None
+        self._unpacked: Any = None
         self._found: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -112,12 +113,13 @@ class JsonLines(Part):
             raise DataError(f"{where} holds half a surrogate pair, which is no character; remove it")
         return Document(self.name(number), text)
 
-    def _file(self) -> BinaryIO:
+    def _file(self) -> Any:
         if _packing(self._path) is None:
             return self._path.open("rb")
         if self._unpacked is None:
             # Open as long as the part is used, and gone with it.
-            self._unpacked = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+            self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115
+            weakref.finalize(self, self._unpacked.close)
             with _opened(self._path) as packed:
                 shutil.copyfileobj(packed, self._unpacked, _PIECE)
         return self._unpacked
@@ -268,14 +270,14 @@ def _packing(path: Path) -> str | None:
     return {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> Any:
     """The bytes of a file, unpacked."""
     match _packing(path):
         case "gzip":
-            return cast(BinaryIO, gzip.open(path, "rb"))
+            return gzip.open(path, "rb")
         case "zstd":
             import pyarrow
 
-            return cast(BinaryIO, pyarrow.input_stream(pyarrow.OSFile(os.fspath(path)), compression="zstd"))
+            return pyarrow.input_stream(pyarrow.OSFile(os.fspath(path)), compression="zstd")
         case _:
             return path.open("rb")

@@ -10,17 +10,16 @@ without training text is read whole, and one with training text alone only where
 
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 _ALIKE = (("train", "training"), ("valid", "validation", "val", "dev"), ("test", "testing", "eval"))
 _SHARD = r"(?:[-_.]?\d+(?:[-_.]of[-_.]\d+)?)?(?:-[0-9a-f]{16})?"
 
 
-def files_of(paths: Sequence[PurePosixPath], split: str) -> list[PurePosixPath]:
+def files_of(paths: Sequence[str], split: str) -> list[str]:
     """The files of a split; where no file has that very name, those of another name for it.
 
     Args:
-        paths: of files in their folder.
+        paths: of files in their folder, with slashes.
         split: any name.
     """
     names = next((alike for alike in _ALIKE if split in alike), (split,))
@@ -31,12 +30,12 @@ def files_of(paths: Sequence[PurePosixPath], split: str) -> list[PurePosixPath]:
     return []
 
 
-def held(paths: Sequence[PurePosixPath]) -> list[str]:
+def held(paths: Sequence[str]) -> list[str]:
     """The splits that a folder holds, each by its usual name, the training text first."""
     return [names[0] for names in _ALIKE if files_of(paths, names[0])]
 
 
-def choose(paths: Sequence[PurePosixPath]) -> str | None:
+def choose(paths: Sequence[str]) -> str | None:
     """The split of a folder where none was named: `all` where nothing says that a part is training text.
 
     Returns:
@@ -48,8 +47,10 @@ def choose(paths: Sequence[PurePosixPath]) -> str | None:
     return next((split for split in ("test", "valid") if split in found), None)
 
 
-def _named(path: PurePosixPath, name: str) -> bool:
-    *above, file = path.parts
+def _named(path: str, name: str) -> bool:
+    if name not in path:
+        return False
+    *above, file = path.split("/")
     if name in above[:2]:
         return True
     first = file.partition(".")[0]

@@ -13,7 +13,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any
 
 from lpe_eval.errors import DataError
 from lpe_eval.plain import first_line
@@ -72,7 +72,7 @@ class FileText(Text):
         size: its bytes, or None where that is known only when all was read.
     """
 
-    def __init__(self, open_file: Callable[[], BinaryIO], where: str, size: int | None = None) -> None:
+    def __init__(self, open_file: Callable[[], Any], where: str, size: int | None = None) -> None:
         super().__init__()
         self._open, self._where, self._size = open_file, where, size
         self._sum: str | None = None

@@ -15,7 +15,7 @@ since it has no UTF-8 form. A file's name that is not UTF-8 becomes a document's
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lpe_eval.data.corpus import Corpus, Document, Part
 from lpe_eval.data.files import READABLE, reader_of
@@ -90,11 +90,12 @@ class Local(Corpus):
 
     def parts(self, split: str) -> Sequence[Part]:
         found: list[Part] = []
-        for path in self._files(split):
-            name = path.name if self._root.is_file() else path.relative_to(self._root).as_posix()
-            reader = reader_of(path)
-            with reading(str(path)):
-                if reader is not None and (self._root.is_file() or path.stat().st_size > 0):
+        one_file = self._root.is_file()
+        with reading(str(self._root)):
+            for name in self._files(split):
+                path = self._root if one_file else self._root / name
+                reader = reader_of(path)
+                if reader is not None and (one_file or path.stat().st_size > 0):
                     found.append(reader(path, printable(name), self.spec.text_column))
         if not found:
             raise self._nothing(split)
@@ -106,10 +107,11 @@ class Local(Corpus):
     def _nothing(self, split: str) -> DataError:
         return DataError(f"{self._root} (split {split}) holds no document; it needs non-empty {READABLE} files")
 
-    def _files(self, split: str) -> list[Path]:
+    def _files(self, split: str) -> list[str]:
+        """The files of a split, by their paths below the root."""
         if self._root.is_file():
             if split == "all":
-                return [self._root]
+                return [self._root.name]
             raise DataError(f"{self._root} is one file and has no split {split!r}; use the split all, or another file")
         found = self._below
         if split != "all":
@@ -121,21 +123,22 @@ class Local(Corpus):
                     f"{self._root} has no split {split!r}{only}; put it in a subfolder or a file of that name, "
                     "or use the split all"
                 )
-        return [self._root / path for path in found]
+        return found
 
     @cached_property
-    def _below(self) -> list[PurePosixPath]:
+    def _below(self) -> list[str]:
         """Every file of the folder that can be read, in the order of the paths."""
-        found: list[Path] = []
+        found: list[str] = []
         for folder, inside, names in os.walk(self._root):
             inside[:] = [each for each in inside if each != _DEBRIS_FOLDER]
-            saved = any(name.endswith(".arrow") for name in names)
+            above = Path(folder).relative_to(self._root).as_posix()
+            before = "" if above == "." else f"{above}/"
             for name in names:
                 path = Path(folder, name)
                 if name.startswith(_DEBRIS_FILE) or reader_of(path) is None:
                     continue
-                if saved and name.endswith(".arrow") and name.startswith(_CACHES):
+                if name.endswith(".arrow") and name.startswith(_CACHES):
                     continue
                 if path.is_file():
-                    found.append(path)
-        return [PurePosixPath(path.relative_to(self._root).as_posix()) for path in sorted(found)]
+                    found.append(before + name)
+        return sorted(found, key=lambda path: path.split("/"))

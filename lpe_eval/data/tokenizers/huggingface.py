@@ -171,10 +171,12 @@ class HuggingFace(Tokenizer):
 
     def _ends(self, ids: list[int], text: str) -> list[int] | None:
         """Where each token ends in the text, if what the tokens decode to makes it up."""
-        pieces = [
-            self._tokenizer.convert_tokens_to_string([str(token)])
-            for token in self._tokenizer.convert_ids_to_tokens(ids)
-        ]
+        try:
+            tokens = self._tokenizer.convert_ids_to_tokens(ids)
+            pieces = [self._tokenizer.convert_tokens_to_string([str(token)]) for token in tokens]
+        except Exception:
+            # Somebody's code may know the way from text to ids alone, which is all that perplexity needs.
+            return None
         return np.cumsum([len(piece) for piece in pieces]).tolist() if "".join(pieces) == text else None
 
 
