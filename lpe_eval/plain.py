@@ -166,6 +166,17 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def at_home(path: str) -> str:
+    """A path with `~` or `~someone` at its beginning written out; unchanged where the machine knows no such home."""
+    if not path.startswith("~"):
+        return path
+    someone, slash, rest = path.partition("/")
+    try:
+        return f"{Path(someone).expanduser()}{slash}{rest}"
+    except RuntimeError:
+        return path
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what another library says went wrong, and the next where the first only announces it."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]

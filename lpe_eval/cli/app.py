@@ -32,7 +32,7 @@ Deterministic = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")]
 TokenizerName = Annotated[
-    str | None, typer.Option(help="For every model, instead of its own: bytes, hf:PATH, bpe:vocab.json,merges.txt.")
+    str | None, typer.Option(help="For every model, instead of its own: bytes, char:FILE, hf:PATH, bpe:FILES.")
 ]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a model on the Hub.")]
 TrustRemoteCode = Annotated[

@@ -23,6 +23,10 @@ from lpe_eval.cli.running import run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
+_OF_THE_HUB, _OF_IDS = {"hub", "wikitext"}, {"tokenized_bin"}
+_OURS = _OF_THE_HUB | _OF_IDS | {"local", "python_stdlib"}
+"""Corpora of which it is known what has an effect on them; others may heed any flag."""
+
 
 @app.command(rich_help_panel=MEASURE)
 def ppl(
@@ -55,7 +59,7 @@ def ppl(
         typer.Option(
             "--data",
             "-d",
-            help="Other text than the task's: a .txt, .jsonl, .parquet or .bin file, a folder, "
+            help="Other text than the task's: a .txt, .jsonl, .parquet, .arrow or .bin file, a folder, "
             "hub:org/name[@revision], or python-stdlib.",
         ),
     ] = None,
@@ -63,6 +67,13 @@ def ppl(
         str | None, typer.Option(help="Split of the text. Default: the corpus's own, mostly test.")
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column that holds the text, in .jsonl and .parquet.")] = None,
+    subset: Annotated[str | None, typer.Option(help="hub: the subset (configuration) of a dataset.")] = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="hub: read rows as they come, without downloading all of them.")
+    ] = False,
+    token_dtype: Annotated[
+        str | None, typer.Option(help="Type of the ids in a .bin file: uint8, uint16, uint32, int32 or int64.")
+    ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -123,7 +134,17 @@ def ppl(
         chosen = read_task(task)
         spelled: dict[str, Any] = {
             "lengths": parse_lengths(lengths) if lengths is not None else None,
-            "corpus": _corpus(data, split, text_column, chosen.corpus.model_dump(mode="json")),
+            "corpus": _corpus(
+                data,
+                {
+                    "split": split,
+                    "text_column": text_column,
+                    "subset": subset,
+                    "streaming": streaming or None,
+                    "token_dtype": token_dtype,
+                },
+                chosen.corpus.model_dump(mode="json"),
+            ),
             "bos": bos,
             "pack": pack or None,
             "tail": tail,
@@ -173,16 +194,21 @@ def _released() -> list[str]:
     return names
 
 
-def _corpus(
-    data: str | None, split: str | None, text_column: str | None, of_task: dict[str, Any]
-) -> dict[str, Any] | None:
+def _corpus(data: str | None, flags: dict[str, Any], of_task: dict[str, Any]) -> dict[str, Any] | None:
     from lpe_eval.spec.corpus_spec import CorpusSpec
 
-    if data is None and split is None and text_column is None:
+    changes = {name: value for name, value in flags.items() if value is not None}
+    if data is None and not changes:
         return None
     base = of_task if data is None else CorpusSpec.parse(data).model_dump(mode="json")
-    changes = {"split": split, "text_column": text_column}
-    return base | {key: value for key, value in changes.items() if value is not None}
+    if "token_dtype" in changes and base["name"] == "local":
+        base["name"] = "tokenized_bin"
+    for name, kinds in {"subset": _OF_THE_HUB, "streaming": _OF_THE_HUB, "token_dtype": _OF_IDS}.items():
+        if name in changes and base["name"] in _OURS - kinds:
+            raise SpecError(
+                f"--{name.replace('_', '-')} has no effect on the corpus {base['name'].replace('_', '-')}; leave it out"
+            )
+    return base | changes
 
 
 def _whole(flag: str, text: str) -> int:

@@ -20,6 +20,9 @@ def train(
     batch_tokens: Annotated[int, typer.Option(help="Tokens per step.")] = 4096,
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 2e-3,
     corpus: Annotated[str, typer.Option(help="Text with a train and a valid split.")] = "python-stdlib",
+    tokenizer: Annotated[
+        str, typer.Option(help="bytes, char:FILE, hf:PATH, bpe:tokenizer.json; kept inside the checkpoint.")
+    ] = "bytes",
     width: Annotated[int, typer.Option(help="Model width.")] = 128,
     layers: Annotated[int, typer.Option(help="Number of layers.")] = 4,
     heads: Annotated[int, typer.Option(help="Attention heads per layer.")] = 4,
@@ -51,6 +54,7 @@ def train(
                 "train_length": train_length,
             },
             "corpus": corpus,
+            "tokenizer": tokenizer,
             "steps": steps,
             "batch_tokens": batch_tokens,
             "learning_rate": learning_rate,

@@ -17,6 +17,7 @@ from lpe_eval.data.tokenizer import ENDLESS, open_tokenizer
 from lpe_eval.errors import CausalLeakError, LpeEvalError, one_sentence
 from lpe_eval.measure.plan import plan_models, split_alias
 from lpe_eval.measure.probe import refuse_leak
+from lpe_eval.measure.remarks import remarks
 from lpe_eval.model.checkpoint import LoadOptions, Located, locate
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.screen import Table, listing
@@ -42,7 +43,7 @@ def inspect_checkpoint(reference: str, spec: PerplexitySpec) -> Inspection:
     options = LoadOptions(**spec.opening)
     located = locate(split_alias(reference)[1])
     model = located.load(options)
-    tables = [listing("checkpoint", ("what", "value"), _facts(located, model, spec))]
+    tables = [listing("checkpoint", ("what", "value"), _facts(located, model, spec, options))]
     parameters = [_row(*found) for found in model.position_tensors()]
     if parameters:
         tables.append(
@@ -50,7 +51,9 @@ def inspect_checkpoint(reference: str, spec: PerplexitySpec) -> Inspection:
         )
     notes: list[str] = []
     try:
-        tables.append(_planned(spec, options))
+        table, told = _planned(spec, options)
+        tables.append(table)
+        notes += told
     except LpeEvalError as error:
         notes.append(f"with the task {spec.task}, nothing could be measured yet: {error}")
     if model.mapped:
@@ -59,7 +62,7 @@ def inspect_checkpoint(reference: str, spec: PerplexitySpec) -> Inspection:
     return Inspection(tables, notes)
 
 
-def _facts(located: Located, model: LanguageModel, spec: PerplexitySpec) -> list[tuple[str, str]]:
+def _facts(located: Located, model: LanguageModel, spec: PerplexitySpec, options: LoadOptions) -> list[tuple[str, str]]:
     facts = model.facts
     rows = [
         ("name", facts.name),
@@ -76,7 +79,7 @@ def _facts(located: Located, model: LanguageModel, spec: PerplexitySpec) -> list
         ("a prefix scores as it does alone", "yes" if facts.prefix_stable else "no"),
         ("attention path", model.attention),
         ("digest", facts.digest),
-        ("tokenizer", _tokenizer(facts.tokenizer)),
+        ("tokenizer", _tokenizer(facts.tokenizer, options)),
     ]
     if spec.opening:
         rows.append(("opened with", ", ".join(f"{name}={value}" for name, value in spec.opening.items())))
@@ -96,14 +99,15 @@ def _causal(model: LanguageModel) -> str:
     return "yes: a change of later tokens moves nothing before them"
 
 
-def _tokenizer(name: str) -> str:
+def _tokenizer(name: str, options: LoadOptions) -> str:
     try:
-        found = open_tokenizer(name)
+        found = open_tokenizer(name, options.trust_remote_code)
     except LpeEvalError as error:
-        return f"{name} (cannot be opened: {error})"
+        return f"{name} (cannot be opened: {error})" if name else "none; name one with --tokenizer"
     # A function of the user's does not say how many ids it knows.
     size = "" if found.vocab_size >= ENDLESS else f"{found.vocab_size:,} symbols, "
-    return f"{name} ({size}fingerprint {found.fingerprint[:12]})"
+    prefix = f", puts {' '.join(found.prefix)} before a text" if found.prefix else ""
+    return f"{name} ({size}fingerprint {found.fingerprint[:12]}{prefix})"
 
 
 def _row(where: str, name: str, tensor: Tensor) -> tuple[str, str, str, str, str]:
@@ -118,7 +122,7 @@ def _values(tensor: Tensor) -> str:
     return f"{numbers.min():.4g} to {numbers.max():.4g}, mean {numbers.mean():.4g}"
 
 
-def _planned(spec: PerplexitySpec, options: LoadOptions) -> Table:
+def _planned(spec: PerplexitySpec, options: LoadOptions) -> tuple[Table, list[str]]:
     corpus = open_corpus(spec.corpus)
     (planned,) = plan_models(spec, corpus, options)
     rows = [
@@ -130,7 +134,8 @@ def _planned(spec: PerplexitySpec, options: LoadOptions) -> Table:
         f"what ppl would measure: task {spec.task}, {corpus.label} ({corpus.split}), "
         f"{len(planned.selection.documents)} documents"
     )
-    return listing(title, ("protocol", "length", "stride", "windows", "scored tokens"), rows)
+    table = listing(title, ("protocol", "length", "stride", "windows", "scored tokens"), rows)
+    return table, remarks(spec, corpus, [planned])
 
 
 def _natural(item: tuple[str, str]) -> list[tuple[int, str]]:

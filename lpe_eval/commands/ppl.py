@@ -24,6 +24,7 @@ from lpe_eval.measure.plan import Planned, plan_models, tokens_of, unfinished
 from lpe_eval.measure.probe import allowed_leak, tried_lengths
 from lpe_eval.measure.progress import Tell
 from lpe_eval.measure.provenance import Account, cost, publishable_name, run_facts
+from lpe_eval.measure.remarks import remarks
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.transformer_model import TransformerModel
 from lpe_eval.report.figures.ppl import draw_perplexity
@@ -67,6 +68,8 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
     identity = run_id(_identity(spec, planned))
     order = [key for each in planned for plan in each.plans for key in plan.windows]
     settings.refuse(_planned_rows(spec, corpus, planned, order))
+    for sentence in remarks(spec, corpus, planned):
+        settings.tell(sentence)
     with (
         deterministic(spec.deterministic),
         open_run(settings.folder(identity), spec_text(spec), identity, settings.overwrite) as folder,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from lpe_eval.commands.train import resolved
 from lpe_eval.errors import OutputError
 from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.provenance import Account, run_facts
@@ -44,7 +45,7 @@ def run_spec(spec: StudySpec, settings: Settings) -> Outcome:
     """
     device = pick_device(settings.device)
     on_gpu = device.type == "cuda"
-    trainings = spec.trainings(on_gpu)
+    trainings = [resolved(each) for each in spec.trainings(on_gpu)]
     if not on_gpu and spec.on_cpu:
         recipe = yaml.safe_dump(spec.on_cpu, default_flow_style=True).strip()
         settings.tell(f"no GPU is used, so the study trains with {recipe}")

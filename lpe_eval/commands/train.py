@@ -41,6 +41,7 @@ def run_spec(spec: TrainSpec, settings: Settings) -> Outcome:
         DivergedError: the loss is no longer finite.
         OutputError: the folder cannot be used.
     """
+    spec = resolved(spec)
     device, run = pick_device(settings.device), run_id(spec.model_dump(mode="json"))
     # On a GPU the weights are drawn in main memory, and trained elsewhere.
     if shortfall := model_shortfall(spec.model, TRAINED_WEIGHT if device.type == "cpu" else WEIGHT):
@@ -56,9 +57,29 @@ def run_spec(spec: TrainSpec, settings: Settings) -> Outcome:
     return Outcome(folder.directory, [sentence])
 
 
+def resolved(spec: TrainSpec) -> TrainSpec:
+    """The recipe with the size of the tokenizer's vocabulary, where it does not name one.
+
+    Raises:
+        SpecError: it names one that is too small.
+        DataError: the tokenizer cannot be opened.
+    """
+    size = open_tokenizer(spec.tokenizer).vocab_size
+    if "vocab_size" not in spec.model.model_fields_set:
+        return spec.model_copy(update={"model": spec.model.model_copy(update={"vocab_size": size})})
+    if spec.model.vocab_size < size:
+        raise SpecError(
+            f"the model of {spec.name} has a vocab_size of {spec.model.vocab_size}, and its tokenizer "
+            f"{spec.tokenizer} has {size:,} symbols; leave vocab_size out, or raise it"
+        )
+    return spec
+
+
 def _train_in(folder: TrainingFolder, spec: TrainSpec, device: torch.device, progress: Progress) -> None:
     out = folder.directory
     tokenizer = open_tokenizer(spec.tokenizer)
+    named, files = tokenizer.stored()
+    folder.keep_tokenizer(files)
     corpus = open_corpus(spec.corpus)
     text = {split: _packed(corpus, split, tokenizer, spec) for split in ("train", "valid")}
     streams = {split: torch.from_numpy(each.documents[0].tokens).to(torch.int32) for split, each in text.items()}
@@ -82,7 +103,7 @@ def _train_in(folder: TrainingFolder, spec: TrainSpec, device: torch.device, pro
             rows.append(row)
             if snapshot is not None:
                 folder.save(rows, snapshot)
-    checkpoint = CheckpointSpec(schema=1, name=spec.name, tokenizer=spec.tokenizer, model=spec.model)
+    checkpoint = CheckpointSpec(schema=1, name=spec.name, tokenizer=named, model=spec.model)
     Native.save(trainer.model, checkpoint, out, getattr(torch, spec.weights_dtype))
     seconds, tokens = rows[-1].seconds if rows else 0.0, spec.steps * spec.batch_tokens
     digest = Native.peek(out, LoadOptions()).digest
@@ -112,7 +133,9 @@ def _trainer(spec: TrainSpec, tokens: torch.Tensor, validation: torch.Tensor, de
 
 def _packed(corpus: Corpus, split: str, tokenizer: Tokenizer, spec: TrainSpec) -> Selection:
     longest = spec.model.train_length
-    return choose_documents(corpus, split, tokenizer, longest=longest, max_tokens=_ALL_TEXT, seed=0, pack=True)
+    return choose_documents(
+        corpus, split, tokenizer, longest=longest, max_tokens=_ALL_TEXT, seed=0, pack=True, ends=True
+    )
 
 
 def _resume(trainer: Trainer, folder: TrainingFolder) -> list[LogRow]:

@@ -5,12 +5,13 @@ their content, is decided in `selection.py`, so that it is decided in one way fo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpe_eval.data.texts import Text
 from lpe_eval.errors import DataError, SpecError
 from lpe_eval.plain import printable
 from lpe_eval.registry import CORPORA
@@ -21,14 +22,35 @@ class Document(NamedTuple):
     """One document.
 
     Bytes that are not UTF-8 may stand in the text as surrogate escapes (PEP 383), so that
-    `text_bytes` gives back the file.
+    `texts.text_bytes` gives back the file.
     """
 
     name: str
     """Unique in its split, and the same in every run."""
-    text: str
+    text: str | Text | None
+    """None where a row holds a null; a `Text` where it need not be held whole."""
     tokens: NDArray[np.integer] | None = None
     """Ids, where the source holds ids and no text."""
+
+
+class Part(ABC):
+    """Some documents whose names are known before they are read; mostly one file."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many places for documents it has."""
+
+    @abstractmethod
+    def name(self, number: int) -> str:
+        """The name of the document at a place."""
+
+    @abstractmethod
+    def read(self, number: int) -> Document | None:
+        """The document at a place; None where there is none, as in a blank line.
+
+        Raises:
+            DataError: it cannot be read.
+        """
 
 
 class Corpus(ABC):
@@ -65,6 +87,23 @@ class Corpus(ABC):
         """Whether documents can only be taken in the order in which they come."""
         return False
 
+    @property
+    def holds_ids(self) -> bool:
+        """Whether documents are token ids, so that no tokenizer is needed."""
+        return False
+
+    def parts(self, split: str) -> Sequence[Part] | None:
+        """The documents of a split, of which only those that are wanted need be read; None where that cannot be.
+
+        Raises:
+            DataError: there is no such split, or its files cannot be listed.
+        """
+        return None
+
+    def remarks(self) -> list[str]:
+        """What a reader of the numbers should know of how the text was taken, in sentences."""
+        return []
+
     @abstractmethod
     def documents(self, split: str) -> Iterator[Document]:
         """The documents of a split, in an order that is the same in every run.
@@ -92,13 +131,8 @@ def open_corpus(spec: CorpusSpec) -> Corpus:
     return member(spec)
 
 
-def text_bytes(text: str) -> bytes:
-    """The bytes of a text; escaped ones come back as they were in the file."""
-    return text.encode("utf-8", "surrogateescape")
-
-
-def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
-    """The text of one row of a table or one JSON object.
+def text_of(row: Mapping[str, Any], column: str, where: str) -> str | None:
+    """The text of one row of a table or one JSON object; None where it holds a null.
 
     Raises:
         DataError: there is no such column, or it does not hold text.
@@ -108,6 +142,6 @@ def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
             f"{where} has no column {column!r}, only {', '.join(map(repr, row))}; choose with --text-column"
         )
     text = row[column]
-    if not isinstance(text, str):
+    if text is not None and not isinstance(text, str):
         raise DataError(f"the column {column!r} of {where} holds {type(text).__name__}, not text; choose another one")
     return text

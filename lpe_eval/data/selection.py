@@ -5,19 +5,30 @@ no other one, and no list has to be stored. Only documents with more tokens than
 taken, since a shorter one would have no full window there; that choice favours long documents, and the
 counts in `Selection` say how strongly. A streaming corpus is taken in its own order.
 
-With `pack`, all documents become one stream in which each is followed by EOS, as in KERPLE's evaluation
+Each document gives at most half a longest window more than one full one, so that no single one rules the average.
+Where all documents together give less than the budget that way, long ones give more: every document is cut at one
+level, the highest at which the budget holds (`budget.py`). So the budget is met where the text allows it, but for a
+rest that has no room for a full window.
+
+With `pack`, all documents become one stream with EOS between them, as in KERPLE's evaluation
 (Chi et al. 2022). Windows then reach across documents, and "context" may be another document.
+
+Of a document no more is read and encoded than what is wanted (`texts.py`, `beginnings.py`), and one without text,
+such as a row with a null, is passed over and counted.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lpe_eval.data.corpus import Corpus, Document, text_bytes
-from lpe_eval.data.tokenizer import EncodedText, Tokenizer
+from lpe_eval.data.budget import level_of
+from lpe_eval.data.corpus import Corpus, Document, Part
+from lpe_eval.data.texts import Text, text_bytes
+from lpe_eval.data.tokenizer import EncodedText, Tokenizer, told_by
 from lpe_eval.data.windows import Bos
 from lpe_eval.errors import DataError, SpecError
 
@@ -43,6 +54,17 @@ class Selection(NamedTuple):
     """Documents long enough, of those looked at; with `pack`, documents in the stream."""
     n_seen: int
     """Documents looked at before there was enough."""
+    n_without_text: int = 0
+    """Documents passed over because they hold a null."""
+    n_unknown: int = 0
+    """Tokens that stand for what the tokenizer has no symbol for."""
+    missing: int = 0
+    """Tokens of the budget that the text does not have."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all documents."""
+        return sum(len(each.tokens) for each in self.documents)
 
 
 def choose_documents(
@@ -54,6 +76,7 @@ def choose_documents(
     max_tokens: int,
     seed: int,
     pack: bool = False,
+    ends: bool = False,
     bos: Bos = "never",
     cap: int | None = None,
 ) -> Selection:
@@ -67,24 +90,24 @@ def choose_documents(
         max_tokens: tokens in all. The last document is cut to what is left, or left out where that
             is too short; the first is always taken, with at least `longest + 1` tokens.
         seed: of the order in which documents are visited.
-        pack: whether all become one stream with EOS after each document.
-        bos: which windows will start with BOS; a document that brings its own is then refused.
-        cap: the most tokens taken from one document, so that no single one rules the average;
-            None is half a longest window more than one full one.
+        pack: whether all become one stream with EOS between documents.
+        ends: whether a stream has EOS after its last document too, as training wants it.
+        bos: which windows will start with BOS; a document that begins with BOS then gives up its own.
+        cap: the most tokens taken from one document; None is half a longest window more than one full one, and more
+            where the budget would not be met.
 
     Raises:
         SpecError: `cap` or `max_tokens` cannot be.
         DataError: no document is long enough, or one has ids that the tokenizer does not know.
     """
     minimum = longest + 1
-    cap = minimum + longest // 2 if cap is None else cap
-    if cap < minimum:
+    if cap is not None and cap < minimum:
         raise SpecError(f"at most {cap} tokens of a document leave no full window of {longest}; allow {minimum}")
     if max_tokens < 1:
         raise SpecError(f"the number of tokens must be at least 1, not {max_tokens}")
     text = _Text(corpus, split, tokenizer, bos, seed)
     if pack:
-        return _pack(text, minimum, max(max_tokens, minimum))
+        return _pack(text, minimum, max(max_tokens, minimum), ends)
     return _choose(text, minimum, max_tokens, cap)
 
 
@@ -98,47 +121,92 @@ class _Text(NamedTuple):
     seed: int
 
 
-def _choose(text: _Text, minimum: int, max_tokens: int, cap: int) -> Selection:
+_SMALL_REST = 20
+"""A rest of the budget below one part in so many is left where no whole window fits into it."""
+
+_Reread = Callable[[], Document]
+"""Gives a document again that has been looked at."""
+
+
+def _choose(text: _Text, minimum: int, max_tokens: int, cap: int | None) -> Selection:
     chosen: list[EncodedDocument] = []
-    n_seen = most = 0
-    left = max_tokens
-    for document in _visit(text):
-        if chosen and left < minimum:
+    again: list[_Reread] = []
+    n_seen = n_after = n_without_text = most = 0
+    left, at_most = max_tokens, minimum + (minimum - 1) // 2 if cap is None else cap
+    enough = False
+    for document, reread in _visit(text):
+        full = bool(chosen) and left < minimum
+        if full and left * _SMALL_REST < max_tokens:
             break
-        n_seen += 1
+        n_seen, n_after = n_seen + (not full), n_after + full
+        if document.text is None:
+            n_without_text += 1
+            continue
         if document.tokens is None and text.tokenizer.a_byte_or_more:
-            n_bytes = len(text_bytes(document.text))
+            n_bytes = _as_text(document).n_bytes
             if n_bytes < minimum:
                 most = max(most, n_bytes)
                 continue
-        encoded = _encode(document, text, cap)
+        encoded = _encode(document, text, minimum if full else at_most)
         most = max(most, len(encoded.tokens))
         if len(encoded.tokens) < minimum:
             continue
-        kept = min(len(encoded.tokens), cap, max(left, minimum))
+        if full:
+            # There is more text, and no room for a whole window of it.
+            enough = True
+            break
+        kept = min(len(encoded.tokens), max(left, minimum))
         left -= kept
-        chosen.append(encoded._replace(tokens=encoded.tokens[:kept], n_bytes=encoded.n_bytes[:kept]))
+        chosen.append(_cut(encoded, kept))
+        again.append(reread)
     if not chosen:
-        raise DataError(
-            f"no document of {text.corpus.label} (split {text.split}) has the {minimum} tokens that "
-            f"length {minimum - 1} needs; the longest of {n_seen} has {most}: lower --lengths, or use --pack"
-        )
-    return Selection(chosen, _fingerprint(chosen), len(chosen), n_seen)
+        raise _too_short(text, minimum, n_seen, n_without_text, most)
+    enough = enough or left * _SMALL_REST < max_tokens
+    if not enough and cap is None:
+        chosen = _deeper(text, chosen, again, max_tokens, at_most)
+    missing = 0 if enough else max(0, max_tokens - sum(len(each.tokens) for each in chosen))
+    return _selection(text, chosen, (len(chosen), n_seen + (0 if enough else n_after), n_without_text), missing)
 
 
-def _pack(text: _Text, minimum: int, max_tokens: int) -> Selection:
+def _deeper(
+    text: _Text, chosen: Sequence[EncodedDocument], again: Sequence[_Reread], max_tokens: int, known: int
+) -> list[EncodedDocument]:
+    """The same documents, all cut at the highest level at which they fit into the budget."""
+    found = list(chosen)
+    whole = [len(each.tokens) < known for each in found]
+    reached = [len(each.tokens) for each in found]
+    while True:
+        wanted = level_of(reached, whole, max_tokens)
+        behind = [at for at, size in enumerate(reached) if not whole[at] and size < wanted[at]]
+        if not behind:
+            return [_cut(each, size) for each, size in zip(found, wanted, strict=True)]
+        for at in behind:
+            found[at] = _encode(again[at](), text, wanted[at])
+            reached[at] = len(found[at].tokens)
+            whole[at] = reached[at] < wanted[at]
+
+
+def _pack(text: _Text, minimum: int, max_tokens: int, ends: bool) -> Selection:
     pieces: list[EncodedDocument] = []
     eos_id = text.tokenizer.eos_id
     end = np.array([] if eos_id is None else [eos_id], dtype=np.int64)
-    left = max_tokens
-    for document in _visit(text):
+    left, n_without_text, last_ends = max_tokens, 0, False
+    for document, _ in _visit(text):
         if left <= 0:
             break
+        if document.text is None:
+            n_without_text += 1
+            continue
         encoded = _encode(document, text, left)
         tokens = np.concatenate([encoded.tokens, end])[:left]
         n_bytes = np.concatenate([encoded.n_bytes, np.zeros_like(end)])[:left]
         pieces.append(encoded._replace(tokens=tokens, n_bytes=n_bytes))
         left -= len(tokens)
+        last_ends = len(tokens) > len(encoded.tokens)
+    if pieces and not ends and last_ends:
+        # Nothing comes after it, so nothing ends there.
+        pieces[-1] = _cut(pieces[-1], len(pieces[-1].tokens) - 1)
+        left += 1
     if left > max_tokens - minimum:
         raise DataError(
             f"the whole split {text.split} of {text.corpus.label} has {max_tokens - left} tokens, "
@@ -151,18 +219,69 @@ def _pack(text: _Text, minimum: int, max_tokens: int) -> Selection:
         np.concatenate([each.tokens for each in pieces]),
         np.concatenate([each.n_bytes for each in pieces]),
     )
-    return Selection([stream], fingerprint, len(pieces), len(pieces))
+    counts = (len(pieces), len(pieces) + n_without_text, n_without_text)
+    return _selection(text, [stream], counts, left if left > 1 else 0)._replace(fingerprint=fingerprint)
 
 
-def _visit(text: _Text) -> Iterator[Document]:
+def _selection(text: _Text, documents: list[EncodedDocument], counts: tuple[int, int, int], missing: int) -> Selection:
+    unknown = text.tokenizer.unknown_id
+    n_unknown = 0 if unknown is None else sum(int((each.tokens == unknown).sum()) for each in documents)
+    return Selection(documents, _fingerprint(documents), *counts, n_unknown, missing)
+
+
+def _visit(text: _Text) -> Iterator[tuple[Document, _Reread]]:
     corpus, seed = text.corpus, text.seed
     if corpus.streams:
-        yield from corpus.documents(text.split)
+        yield from ((each, _same(each)) for each in corpus.documents(text.split))
+        return
+    parts = corpus.parts(text.split)
+    if parts is not None:
+        for part, number in _ordered(parts, seed):
+            document = part.read(number)
+            if document is not None:
+                held = isinstance(document.text, Text)
+                yield document, _same(document) if held else partial(_read_again, part, number)
         return
     waiting = sorted(corpus.documents(text.split), key=lambda each: (_rank(each.name, seed), each.name), reverse=True)
     while waiting:
         # Popping lets go of texts that have been looked at.
-        yield waiting.pop()
+        document = waiting.pop()
+        yield document, _same(document)
+
+
+def _ordered(parts: Sequence[Part], seed: int) -> Iterator[tuple[Part, int]]:
+    """The places of all documents in the order of the hashes of their names; eight bytes are kept of each."""
+    sizes = [len(part) for part in parts]
+    first = np.cumsum([0, *sizes])
+    names = ((part, number) for part, size in zip(parts, sizes, strict=True) for number in range(size))
+    ranks = np.fromiter(
+        (int.from_bytes(_rank(part.name(number), seed)[:8], "big") for part, number in names), np.uint64, first[-1]
+    )
+    order = np.argsort(ranks, kind="stable")
+
+    def place(at: int) -> tuple[Part, int]:
+        holder = int(np.searchsorted(first, at, side="right")) - 1
+        return parts[holder], at - int(first[holder])
+
+    begin = 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and ranks[order[end]] == ranks[order[begin]]:
+            end += 1
+        alike = [place(int(at)) for at in order[begin:end]]
+        yield from sorted(alike, key=lambda each: (_rank(name := each[0].name(each[1]), seed), name))
+        begin = end
+
+
+def _same(document: Document) -> _Reread:
+    return lambda: document
+
+
+def _read_again(part: Part, number: int) -> Document:
+    document = part.read(number)
+    if document is None:
+        raise DataError(f"{part.name(number)} changed while it was read; run again")
+    return document
 
 
 def _rank(name: str, seed: int) -> bytes:
@@ -170,14 +289,18 @@ def _rank(name: str, seed: int) -> bytes:
 
 
 def _encode(document: Document, text: _Text, most_ids: int) -> EncodedDocument:
+    """The first tokens of a document, at most `most_ids`, without a BOS of its own where windows bring one."""
     tokenizer = text.tokenizer
+    more = most_ids + (text.bos != "never")
     if document.tokens is None:
-        digest = hashlib.sha256(text_bytes(document.text)).hexdigest()
-        encoded = tokenizer.encode(document.text)
+        held = _as_text(document)
+        with told_by(f"{document.name} with the tokenizer {tokenizer.name}", what="cannot be encoded"):
+            encoded = tokenizer.first_tokens(held, more)
+        digest = held.digest
     else:
         # A file of ids may be far larger than memory, and all of it one document.
-        tokens = document.tokens[:most_ids].astype(np.int64)
-        digest = hashlib.sha256(tokens.tobytes()).hexdigest()
+        tokens = document.tokens[:more].astype(np.int64)
+        digest = hashlib.sha256(tokens[:most_ids].tobytes()).hexdigest()
         encoded = EncodedText(tokens, np.zeros_like(tokens))
     tokens = encoded.tokens
     if len(tokens) and not 0 <= tokens.min() <= tokens.max() < tokenizer.vocab_size:
@@ -185,11 +308,27 @@ def _encode(document: Document, text: _Text, most_ids: int) -> EncodedDocument:
             f"{document.name} holds token ids from {tokens.min()} to {tokens.max()}, but the tokenizer "
             f"{tokenizer.name} knows {tokenizer.vocab_size}; check the tokenizer and the type of the ids"
         )
-    if text.bos != "never" and len(tokens) and tokens[0] == tokenizer.bos_id:
-        raise DataError(
-            f"{document.name} begins with BOS (id {tokens[0]}) itself, so BOS would come twice; use --bos never"
-        )
-    return EncodedDocument(document.name, digest, tokens, encoded.n_bytes)
+    begins = int(text.bos != "never" and len(tokens) > 0 and tokens[0] == tokenizer.bos_id)
+    kept = slice(begins, begins + most_ids)
+    return EncodedDocument(document.name, digest, tokens[kept], encoded.n_bytes[kept])
+
+
+def _as_text(document: Document) -> Text:
+    return document.text if isinstance(document.text, Text) else Text(document.text or "")
+
+
+def _cut(document: EncodedDocument, most: int) -> EncodedDocument:
+    return document._replace(tokens=document.tokens[:most], n_bytes=document.n_bytes[:most])
+
+
+def _too_short(text: _Text, minimum: int, n_seen: int, n_without_text: int, most: int) -> DataError:
+    where = f"{text.corpus.label} (split {text.split})"
+    if n_seen == n_without_text:
+        return DataError(f"{where} holds no document with text; {n_seen} rows were looked at")
+    return DataError(
+        f"no document of {where} has the {minimum} tokens that "
+        f"length {minimum - 1} needs; the longest of {n_seen} has {most}: lower --lengths, or use --pack"
+    )
 
 
 def _fingerprint(documents: Iterable[EncodedDocument]) -> str:

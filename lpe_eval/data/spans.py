@@ -13,7 +13,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from lpe_eval.data.corpus import text_bytes
+from lpe_eval.data.texts import text_bytes
 from lpe_eval.data.tokenizer import EncodedText
 
 _ESCAPES = dict.fromkeys(range(0xDC80, 0xDD00), "\N{REPLACEMENT CHARACTER}")

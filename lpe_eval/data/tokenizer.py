@@ -6,13 +6,15 @@ part of an encoding; windows and packing add them, which is why none can appear 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpe_eval.data.texts import Text
 from lpe_eval.errors import DataError, LpeEvalError, SpecError
 from lpe_eval.plain import first_line
 from lpe_eval.registry import TOKENIZERS
@@ -20,8 +22,25 @@ from lpe_eval.registry import TOKENIZERS
 ENDLESS = 1 << 31
 """The vocabulary of a tokenizer that does not say how many ids it knows."""
 
+IDS = "ids"
+"""The tokenizer of text that is token ids already."""
+
 _SHORT_NAMES = {"hf": "huggingface", "py": "python"}
-_KNOWN = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+_PACKAGES = {
+    "sentencepiece": "sentencepiece",
+    "protobuf": "google.protobuf",
+    "sacremoses": "sacremoses",
+    "tiktoken": "tiktoken",
+    "blobfile": "blobfile",
+    "jieba": "jieba",
+    "rjieba": "rjieba",
+    "pythainlp": "pythainlp",
+    "fugashi": "fugashi",
+    "sudachipy": "sudachipy",
+    "rhoknp": "rhoknp",
+    "phonemizer": "phonemizer",
+}
+"""What tokenizers of `transformers` may need, by the name to install, and the module that shows whether it is there."""
 
 
 class EncodedText(NamedTuple):
@@ -29,7 +48,9 @@ class EncodedText(NamedTuple):
 
     tokens: NDArray[np.int64]
     n_bytes: NDArray[np.int64]
-    """UTF-8 bytes of the text that each token stands for; their sum is the text's, if there is any token."""
+    """UTF-8 bytes of the text that each token stands for; their sum is the text's, if there is any token.
+
+    All zero where a tokenizer cannot tell."""
 
 
 class Tokenizer(ABC):
@@ -45,6 +66,10 @@ class Tokenizer(ABC):
     """Whether it puts BOS before a text when left to itself: what `auto` means for BOS."""
     fingerprint: str
     """SHA-256 of everything that decides ids. Equal for equal tokenizers, wherever they came from."""
+    unknown_id: int | None = None
+    """What it gives for a part of the text that no symbol of it stands for, if it does."""
+    prefix: tuple[str, ...] = ()
+    """The control tokens that it puts before a text when left to itself, where they are more than BOS."""
     a_byte_or_more: ClassVar[bool] = False
     """Whether no token stands for less than one byte, so that short texts need not be encoded."""
 
@@ -59,13 +84,37 @@ class Tokenizer(ABC):
             MissingExtra: it needs a package that is not installed.
         """
 
+    @classmethod
+    def open_with_code(cls, argument: str) -> "Tokenizer":
+        """As `open`, where Python code beside the tokenizer may be run; most kinds have none."""
+        return cls.open(argument)
+
     @abstractmethod
     def encode(self, text: str) -> EncodedText:
         """The tokens of a text, without BOS or EOS."""
 
+    def first_tokens(self, text: Text, most: int) -> EncodedText:
+        """The first `most` tokens that `encode` gives for the whole text; fewer where it has no more.
 
-def open_tokenizer(text: str) -> Tokenizer:
-    """The tokenizer that `text` names: `bytes`, or `hf:` and a local folder or a model id of the Hub.
+        Override it where not all of a long text has to be encoded for that.
+        """
+        whole = self.encode(text.whole())
+        return EncodedText(whole.tokens[:most], whole.n_bytes[:most])
+
+    def stored(self) -> tuple[str, Mapping[str, bytes]]:
+        """How a checkpoint keeps it: the name that opens it from there, and files by their paths in the checkpoint.
+
+        The name has `FOLDER` of `spec/model_spec.py` for the checkpoint's folder. The default keeps the name alone.
+        """
+        return self.name, {}
+
+
+def open_tokenizer(text: str, trust_remote_code: bool = False) -> Tokenizer:
+    """The tokenizer that `text` names: `bytes`, `char:FILE`, or `hf:` and a local folder or a model id of the Hub.
+
+    Args:
+        text: its name.
+        trust_remote_code: whether Python code beside it may be run.
 
     Raises:
         UnknownName: no tokenizer has that name.
@@ -74,30 +123,50 @@ def open_tokenizer(text: str) -> Tokenizer:
         MissingExtra: it needs a package that is not installed.
     """
     name, _, argument = text.strip().partition(":")
+    if not name:
+        raise SpecError("no tokenizer is named; write bytes, char:FILE or hf:PATH")
     member = TOKENIZERS.load(_SHORT_NAMES.get(name, name))
     if not issubclass(member, Tokenizer):
         raise SpecError(f"the tokenizer {name!r} is not a subclass of lpe_eval.data.tokenizer.Tokenizer")
     try:
-        return member.open(argument)
+        return member.open_with_code(argument) if trust_remote_code else member.open(argument)
     except OSError as error:
         raise DataError(f"the tokenizer {text[:200]} cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager
-def told_by(where: str, hint: str = "") -> Iterator[None]:
+def told_by(where: str, hint: str = "", what: str = "cannot be loaded") -> Iterator[None]:
     """One sentence for whatever a library raises while it reads what `where` names.
 
     The library `tokenizers` is written in Rust: it raises bare `Exception`, of no class of its own, for what it
-    cannot parse, and `PanicException` where it was not written to be wrong.
+    cannot parse, and `PanicException` where it was not written to be wrong. Code beside a checkpoint raises anything.
 
     Raises:
-        DataError: with the first line of what the library says.
+        DataError: with the first line of what the library says, or with the package that it misses.
     """
     try:
         yield
-    except (LpeEvalError, KeyboardInterrupt, MemoryError):
+    except (LpeEvalError, KeyboardInterrupt, MemoryError, GeneratorExit):
         raise
     except BaseException as error:
-        if type(error) is not Exception and type(error).__name__ != "PanicException" and not isinstance(error, _KNOWN):
-            raise
-        raise DataError(f"{where} cannot be loaded: {first_line(error)[:300]}{hint}") from error
+        missing = _missing_packages(str(error))
+        if missing and not isinstance(error, OSError):
+            raise DataError(
+                f"{where} needs packages that are not installed: pip install {' '.join(missing)}"
+            ) from error
+        name = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        known = type(error) is Exception or type(error).__name__ == "PanicException"
+        raise DataError(f"{where} {what}: {'' if known else name}{first_line(error)[:300]}{hint}") from error
+
+
+def _missing_packages(said: str) -> list[str]:
+    """The packages that an error names and that are not here."""
+    return [package for package in _PACKAGES if package in said.lower() and is_missing(package)]
+
+
+def is_missing(package: str) -> bool:
+    """Whether a package that tokenizers may need is not installed."""
+    try:
+        return find_spec(_PACKAGES.get(package, package)) is None
+    except (ImportError, ValueError):
+        return True

@@ -5,6 +5,7 @@ from typing import Any
 
 from lpe_eval.data.corpus import Corpus
 from lpe_eval.measure.plan import Planned
+from lpe_eval.measure.remarks import selection_facts
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.transformer_model import TransformerModel
 
@@ -29,6 +30,7 @@ def planned_facts(planned: Planned) -> dict[str, Any]:
         "ids_fingerprint": hashlib.sha256(b"".join(each.tokens.tobytes() for each in selection.documents)).hexdigest(),
         "documents": [[each.name, each.digest, len(each.tokens)] for each in selection.documents],
         "documents_seen": selection.n_seen,
+        **selection_facts(selection),
     }
 
 

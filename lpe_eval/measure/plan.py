@@ -1,11 +1,11 @@
 """Everything decided before a weight is read: which checkpoints, which text, which windows, how much work."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from lpe_eval.data.corpus import Corpus
 from lpe_eval.data.selection import Selection, choose_documents
-from lpe_eval.data.tokenizer import EncodedText, Tokenizer, open_tokenizer
+from lpe_eval.data.tokenizer import IDS, EncodedText, Tokenizer, open_tokenizer
 from lpe_eval.data.windows import Bos, plan, resolve
 from lpe_eval.errors import CheckpointError, CodeError, DataError, LpeEvalError, SpecError, one_sentence
 from lpe_eval.measure.batches import Plan, fed, spans_of
@@ -98,9 +98,9 @@ def _planned(
     peek: Peek,
     selections: dict[str, tuple[Tokenizer, Selection]],
 ) -> Planned:
-    if peek.tokenizer not in selections:
-        tokenizer = open_tokenizer(peek.tokenizer)
-        selections[peek.tokenizer] = (tokenizer, _select(spec, corpus, tokenizer))
+    peek, opened = _tokenizer(reference, peek, spec, corpus, selections)
+    if opened is not None:
+        selections[peek.tokenizer] = (opened, _select(spec, corpus, opened))
     tokenizer, selection = selections[peek.tokenizer]
     bos = _bos(spec, tokenizer)
     sizes, longest = [len(document.tokens) for document in selection.documents], max(spec.lengths)
@@ -125,6 +125,25 @@ def _is_somebodys(error: Exception) -> bool:
     if isinstance(error, DataError):
         return error.__cause__ is not None and not isinstance(error.__cause__, OSError)
     return isinstance(error, CodeError) or not isinstance(error, LpeEvalError)
+
+
+def _tokenizer(
+    reference: str, peek: Peek, spec: PerplexitySpec, corpus: Corpus, known: Container[str]
+) -> tuple[Peek, Tokenizer | None]:
+    """A model's tokenizer, None where it is known; text that is token ids already needs none."""
+    if peek.tokenizer in known:
+        return peek, None
+    try:
+        if not peek.tokenizer:
+            raise CheckpointError(
+                f"{reference} names no tokenizer; use --tokenizer hf:PATH or char:FILE, or --tokenizer bytes for a model "
+                "of bytes; an object of your own may have an attribute `tokenizer` or a method `encode` from text to ids"
+            )
+        return peek, open_tokenizer(peek.tokenizer, spec.trust_remote_code)
+    except LpeEvalError:
+        if not corpus.holds_ids or spec.tokenizer is not None:
+            raise
+    return peek._replace(tokenizer=IDS), None if IDS in known else open_tokenizer(IDS)
 
 
 def split_alias(reference: str) -> tuple[str, str]:

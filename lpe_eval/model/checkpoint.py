@@ -18,6 +18,7 @@ from lpe_eval.model.foreign.bare_weights import how_to_open
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.unchanged import stamps
 from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.plain import at_home
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS
 from lpe_eval.screen import visible
 from lpe_eval.spec.released import released_folder, released_names
@@ -198,6 +199,7 @@ def locate(reference: str) -> Located:
     if colon and name in CHECKPOINTS.names():
         if not rest:
             raise CheckpointError(f"{reference} names no checkpoint; write {prefix}: and where it is")
+        # A shell writes ~ out where it stands alone, and not behind a prefix.
         return Located(CHECKPOINTS.load(name), at_home(rest))
     path = Path(at_home(reference))
     with _told(reference):

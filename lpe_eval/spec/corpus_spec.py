@@ -9,7 +9,7 @@ from lpe_eval.errors import SpecError, UnknownName
 from lpe_eval.plain import has_utf8_form, printable
 from lpe_eval.registry import CORPORA
 
-TokenDtype = Literal["uint16", "uint32"]
+TokenDtype = Literal["uint8", "uint16", "uint32", "int32", "int64"]
 """How ids are stored in a file of token ids."""
 
 

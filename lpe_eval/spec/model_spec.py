@@ -9,6 +9,9 @@ from lpe_eval.spec.encoding_spec import EncodingSpec
 
 CHECKPOINT_SCHEMA = 1
 
+FOLDER = "{folder}"
+"""In the name of a tokenizer that a native checkpoint holds: the checkpoint's folder, wherever it is."""
+
 
 class AdaptiveSpec(BaseModel):
     """Adaptive input and softmax: frequent words get wide vectors, each further band of rare ones narrower.
@@ -110,7 +113,10 @@ class ModelSpec(BaseModel):
 
 
 class CheckpointSpec(BaseModel):
-    """`config.yaml` of a native checkpoint."""
+    """`config.yaml` of a native checkpoint.
+
+    `tokenizer` is what `--tokenizer` takes; where its files are in the checkpoint, it begins with `FOLDER`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

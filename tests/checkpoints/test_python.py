@@ -154,8 +154,8 @@ def test_a_file_can_import_its_neighbour(file):
 
 
 def test_a_tokenizer_is_asked_for_unless_bytes_fit(file):
-    with pytest.raises(CheckpointError, match="300 symbols and names no tokenizer"):
-        opened(f"{file}:make?symbols=300")
+    assert opened(f"{file}:make").facts.tokenizer == "bytes"
+    assert opened(f"{file}:make?symbols=300").facts.tokenizer == ""
     assert opened(f"{file}:make?symbols=300", tokenizer="hf:somewhere").facts.tokenizer == "hf:somewhere"
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lpe_eval.data.corpus import text_bytes
+from lpe_eval.data.texts import text_bytes
 from lpe_eval.data.tokenizer import Tokenizer, open_tokenizer
 from lpe_eval.errors import DataError, SpecError
 

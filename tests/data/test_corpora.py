@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lpe_eval.data.corpus import Corpus, open_corpus, text_bytes
+from lpe_eval.data.corpus import Corpus, open_corpus
+from lpe_eval.data.texts import text_bytes
 from lpe_eval.errors import DataError, SpecError, UnknownName
 from lpe_eval.spec.corpus_spec import CorpusSpec
 

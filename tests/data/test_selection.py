@@ -45,11 +45,28 @@ def test_only_documents_longer_than_the_longest_length_are_taken(corpus: Corpus)
 
 
 def test_a_document_is_cut_to_half_a_window_more_than_a_full_one(corpus: Corpus) -> None:
-    selection = chosen(corpus, longest=10, max_tokens=1000)
-    assert {each.name: len(each.tokens) for each in selection.documents} == {
-        "b.txt": 11, "c.txt": 16, "d.txt": 12, "f.txt": 16, "g.txt": 14,
-    }  # fmt: skip
+    sizes = {"b.txt": 11, "c.txt": 16, "d.txt": 12, "f.txt": 16, "g.txt": 14}
+    for selection in (chosen(corpus, longest=10, max_tokens=69), chosen(corpus, longest=10, max_tokens=1000, cap=16)):
+        assert {each.name: len(each.tokens) for each in selection.documents} == sizes
     assert max(len(each.tokens) for each in chosen(corpus, 10, 1000, cap=50).documents) == 50
+
+
+@given(max_tokens=st.integers(74, 180), seed=st.integers(0, 5))
+def test_where_the_budget_asks_for_more_long_documents_give_more_up_to_one_level(
+    corpus: Corpus, max_tokens: int, seed: int
+) -> None:
+    whole = {"b.txt": 11, "c.txt": 30, "d.txt": 12, "f.txt": 100, "g.txt": 14}
+    selection = chosen(corpus, longest=10, max_tokens=max_tokens, seed=seed)
+    found = {each.name: len(each.tokens) for each in selection.documents}
+    # Brute force: the highest level that fits, and then a token each in the order of the documents.
+    level = max(n for n in range(101) if sum(min(n, size) for size in whole.values()) <= max_tokens)
+    expected = {name: min(level, whole[name]) for name in names(selection)}
+    for name in names(selection):
+        if sum(expected.values()) < max_tokens and expected[name] < whole[name]:
+            expected[name] += 1
+    assert found == expected
+    assert sum(found.values()) == min(max_tokens, 167)
+    assert selection.missing == max(0, max_tokens - 167)
 
 
 @given(max_tokens=st.integers(1, 90), seed=st.integers(0, 20))
@@ -88,7 +105,7 @@ def test_the_fingerprint_follows_names_contents_and_cuts(tmp_path: Path) -> None
     sizes = dict.fromkeys("abc", 20)
     reference = chosen(folder_of(tmp_path / "one", sizes), 10, 10_000).fingerprint
     assert chosen(folder_of(tmp_path / "two", sizes), 10, 10_000).fingerprint == reference
-    assert chosen(folder_of(tmp_path / "one", sizes), 11, 10_000).fingerprint != reference
+    assert chosen(folder_of(tmp_path / "one", sizes), 10, 59).fingerprint != reference
     folder_of(tmp_path / "two", {"short": 3})
     assert chosen(folder_of(tmp_path / "two", {}), 10, 10_000).fingerprint == reference
     tmp_path.joinpath("two", "a.txt").write_text("b" * 20)
@@ -100,17 +117,19 @@ def test_the_fingerprint_follows_names_contents_and_cuts(tmp_path: Path) -> None
 def test_when_no_document_is_long_enough_the_longest_is_named(corpus: Corpus) -> None:
     with pytest.raises(DataError, match=r"has the 201 tokens .* the longest of 7 has 100: lower --lengths"):
         chosen(corpus, longest=200, max_tokens=1000)
-    with pytest.raises(DataError, match=r"whole split all .* has 189 tokens, not the 201"):
+    with pytest.raises(DataError, match=r"whole split all .* has 188 tokens, not the 201"):
         chosen(corpus, longest=200, max_tokens=1000, pack=True)
 
 
-def test_packing_joins_documents_with_an_end_after_each(tmp_path: Path) -> None:
+def test_packing_joins_documents_with_an_end_between_them(tmp_path: Path) -> None:
     corpus = folder_of(tmp_path / "c", {"a": 3, "b": 4, "c": 5})
     selection = chosen(corpus, longest=4, max_tokens=1000, pack=True)
     (stream,) = selection.documents
     ends = np.flatnonzero(stream.tokens == BYTES.eos_id)
-    assert len(stream.tokens) == 15
-    assert ends[-1] == 14
+    assert len(stream.tokens) == 14
+    assert ends[-1] < 13
+    (trained,) = chosen(corpus, longest=4, max_tokens=1000, pack=True, ends=True).documents
+    assert trained.tokens.tolist() == [*stream.tokens.tolist(), BYTES.eos_id]
     words = [bytes(each[each < 256].tolist()).decode() for each in np.split(stream.tokens, ends + 1) if len(each)]
     assert sorted(words) == ["aaa", "bbbb", "ccccc"]
     assert (stream.n_bytes == (stream.tokens < 256)).all()
@@ -120,7 +139,7 @@ def test_packing_joins_documents_with_an_end_after_each(tmp_path: Path) -> None:
 def test_packing_stops_at_the_wanted_tokens_and_not_before_a_full_window(tmp_path: Path) -> None:
     corpus = folder_of(tmp_path / "c", dict.fromkeys("abcdefgh", 5))
     whole = chosen(corpus, 4, 1000, pack=True).documents[0].tokens
-    for max_tokens, expected in ((13, 13), (1, 5), (48, 48), (1000, 48)):
+    for max_tokens, expected in ((13, 13), (1, 5), (48, 47), (1000, 47)):
         selection = chosen(corpus, 4, max_tokens, pack=True)
         assert selection.documents[0].tokens.tolist() == whole[:expected].tolist()
         assert selection.n_seen == -(-expected // 6)
@@ -154,7 +173,7 @@ def ids_file(path: Path, ids: list[int], **fields: object) -> Corpus:
 
 
 def test_stored_ids_are_used_as_they_are_and_stand_for_no_bytes(tmp_path: Path) -> None:
-    selection = chosen(ids_file(tmp_path / "ids.bin", list(range(40))), longest=10, max_tokens=1000)
+    selection = chosen(ids_file(tmp_path / "ids.bin", list(range(40))), longest=10, max_tokens=16)
     assert selection.documents[0].tokens.tolist() == list(range(16))
     assert not selection.documents[0].n_bytes.any()
 
@@ -164,12 +183,12 @@ def test_ids_that_the_tokenizer_does_not_know_are_refused(tmp_path: Path) -> Non
         chosen(ids_file(tmp_path / "ids.bin", [1] * 15 + [258]), longest=10, max_tokens=1000)
 
 
-def test_a_document_that_brings_its_own_bos_is_refused_where_bos_is_added(tmp_path: Path) -> None:
-    corpus = ids_file(tmp_path / "ids.bin", [256] + [1] * 20)
-    assert len(chosen(corpus, 10, 100).documents) == 1
+def test_a_document_that_brings_its_own_bos_gives_it_up_where_bos_is_added(tmp_path: Path) -> None:
+    corpus = ids_file(tmp_path / "ids.bin", [256, *range(20)])
+    assert chosen(corpus, 10, 100).documents[0].tokens.tolist() == [256, *range(20)]
     for bos in ("always", "first-window"):
-        with pytest.raises(DataError, match="BOS would come twice"):
-            chosen(corpus, 10, 100, bos=bos)
+        assert chosen(corpus, 10, 100, bos=bos).documents[0].tokens.tolist() == list(range(20))
+        assert chosen(corpus, 10, 12, bos=bos).documents[0].tokens.tolist() == list(range(12))
 
 
 def test_numbers_that_cannot_be_are_refused(corpus: Corpus) -> None:

@@ -1,11 +1,11 @@
 """A file of token ids, one after the other, as nanoGPT, Megatron and others write them (without a header).
 
 How ids are stored cannot be seen in the file, and 32-bit ids read as 16-bit ones are other ids that look
-well. So the type is asked for: in the spec (`token_dtype`), or in a JSON file beside the data that has the
-same name with `.json` appended: `{"dtype": "uint16", "document_end": 0}`. `document_end` is the id after
+well. So the type is asked for: by `--token-dtype` (in a spec `token_dtype`), or in a JSON file beside the data that
+has the same name with `.json` appended: `{"dtype": "uint16", "document_end": 0}`. `document_end` is the id after
 which the next document begins; it stays at the end of its document. Without it the file is one document.
-Ids are little-endian. There are no bytes of text, hence no bits per byte. That ids fit the tokenizer is
-checked where documents are chosen.
+Ids are little-endian. There are no bytes of text, hence no bits per byte. A tokenizer is not needed; where the model
+has one, that ids fit it is checked where documents are chosen.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class TokenizedBin(Corpus):
         beside = _read_sidecar(self._path.with_name(self._path.name + ".json"))
         dtype = spec.token_dtype or beside.dtype
         if dtype is None:
-            raise SpecError(f"{self._path} does not say how its ids are stored; give the type uint16 or uint32")
+            raise SpecError(f"{self._path} does not say how its ids are stored; give --token-dtype uint16 or uint32")
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._document_end = beside.document_end if spec.document_end is None else spec.document_end
         size = self._path.stat().st_size
@@ -47,6 +47,10 @@ class TokenizedBin(Corpus):
             raise DataError(f"{self._path} is empty; give a file with token ids")
         if size % self._dtype.itemsize:
             raise DataError(f"{self._path} has {size} bytes, which is no whole number of {dtype} ids; check the type")
+
+    @property
+    def holds_ids(self) -> bool:
+        return True
 
     def documents(self, split: str) -> Iterator[Document]:
         if split != "all":

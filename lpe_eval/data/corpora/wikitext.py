@@ -59,13 +59,14 @@ class Wikitext(Corpus):
         parts: list[str] = []
         number, titled, after_blank = 0, False, True
         for line in self._lines.documents(split):
-            title = after_blank and _TITLE.fullmatch(line.text) is not None
+            text = line.text if isinstance(line.text, str) else ""
+            title = after_blank and _TITLE.fullmatch(text) is not None
             if title and titled and self._documents == "articles":
                 yield Document(f"{split}/{number}", "".join(parts))
                 number, parts = number + 1, []
             titled = titled or title
-            parts.append(line.text or _BLANK)
-            after_blank = not line.text.strip()
+            parts.append(text or _BLANK)
+            after_blank = not text.strip()
         if parts:
             yield Document(f"{split}/{number}", "".join(parts))
 

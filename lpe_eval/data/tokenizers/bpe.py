@@ -12,13 +12,17 @@ Choices:
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lpe_eval.data.spans import shown, with_bytes
+from lpe_eval.data import rust_tokenizers as rust
+from lpe_eval.data.beginnings import first_tokens
+from lpe_eval.data.texts import Text
 from lpe_eval.data.tokenizer import EncodedText, Tokenizer, told_by
 from lpe_eval.errors import DataError, MissingExtra, SpecError
-from lpe_eval.plain import Unreadable, json_of, read_plain
+from lpe_eval.plain import Unreadable, at_home, json_of, read_plain
+from lpe_eval.spec.model_spec import FOLDER
 
 _END = "<|endoftext|>"
 _HOLES = 100_000
@@ -42,6 +46,7 @@ class Bpe(Tokenizer):
         self.vocab_size = max(tokenizer.get_vocab().values()) + 1
         self.bos_id = self.eos_id = tokenizer.token_to_id(_END)
         self.fingerprint = hashlib.sha256(f"{tokenizer.to_str()}\0{self.eos_id}".encode()).hexdigest()
+        self.unknown_id = rust.unknown_id(tokenizer)
         self._tokenizer = tokenizer
 
     @classmethod
@@ -50,7 +55,8 @@ class Bpe(Tokenizer):
             import tokenizers
         except ImportError as error:
             raise MissingExtra("a BPE tokenizer", "hf") from error
-        first, comma, second = argument.partition(",")
+        parted = (argument, "", "") if Path(at_home(argument)).is_file() else argument.partition(",")
+        first, comma, second = map(at_home, parted)
         if not first or (comma and not second):
             raise SpecError("write bpe:vocab.json,merges.txt or bpe:tokenizer.json")
         for name in (first, second):
@@ -80,9 +86,13 @@ class Bpe(Tokenizer):
         return cls(f"bpe:{argument}", made)
 
     def encode(self, text: str) -> EncodedText:
-        with told_by(f"a text with the tokenizer {self.name}"):
-            found = self._tokenizer.encode(shown(text), add_special_tokens=False)
-        return with_bytes(text, found.ids, [stop for _, stop in found.offsets])
+        return rust.encode(self._tokenizer, text, self.name)
+
+    def first_tokens(self, text: Text, most: int) -> EncodedText:
+        return first_tokens(self.encode, text, most)
+
+    def stored(self) -> tuple[str, Mapping[str, bytes]]:
+        return f"bpe:{FOLDER}/tokenizer/tokenizer.json", {"tokenizer/tokenizer.json": self._tokenizer.to_str().encode()}
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import hashlib
 
 import numpy as np
 
-from lpe_eval.data.corpus import text_bytes
+from lpe_eval.data.beginnings import shortened
+from lpe_eval.data.texts import Text, text_bytes
 from lpe_eval.data.tokenizer import EncodedText, Tokenizer
 from lpe_eval.errors import SpecError
 
@@ -32,3 +33,6 @@ class Bytes(Tokenizer):
     def encode(self, text: str) -> EncodedText:
         tokens = np.frombuffer(text_bytes(text), dtype=np.uint8).astype(np.int64)
         return EncodedText(tokens, np.ones_like(tokens))
+
+    def first_tokens(self, text: Text, most: int) -> EncodedText:
+        return shortened(self.encode(text.start(most)), most)

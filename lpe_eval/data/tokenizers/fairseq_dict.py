@@ -15,12 +15,16 @@ Choices:
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from lpe_eval.data.beginnings import first_tokens
 from lpe_eval.data.spans import with_bytes
+from lpe_eval.data.texts import Text
 from lpe_eval.data.tokenizer import EncodedText, Tokenizer
 from lpe_eval.errors import DataError, SpecError
-from lpe_eval.plain import Unreadable, read_plain
+from lpe_eval.plain import Unreadable, at_home, read_plain
+from lpe_eval.spec.model_spec import FOLDER
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 _END, _UNKNOWN = 2, 3
@@ -38,6 +42,7 @@ class FairseqDict(Tokenizer):
     """
 
     bos_id = eos_id = _END
+    unknown_id = _UNKNOWN
     adds_bos = False
 
     def __init__(self, name: str, words: dict[str, int], size: int) -> None:
@@ -51,7 +56,7 @@ class FairseqDict(Tokenizer):
     def open(cls, argument: str) -> "FairseqDict":
         if not argument:
             raise SpecError("fairseq_dict: names no file; write fairseq_dict:PATH with the dict.txt of the training")
-        path = Path(argument)
+        path = Path(at_home(argument))
         try:
             lines = read_plain(path).split("\n")
         except Unreadable as error:
@@ -75,3 +80,10 @@ class FairseqDict(Tokenizer):
         found = list(_WORD.finditer(text))
         numbers = [_END if each[0] == "\n" else self._words.get(each[0], _UNKNOWN) for each in found]
         return with_bytes(text, numbers, [each.end() for each in found])
+
+    def first_tokens(self, text: Text, most: int) -> EncodedText:
+        return first_tokens(self.encode, text, most)
+
+    def stored(self) -> tuple[str, Mapping[str, bytes]]:
+        path = Path(at_home(self.name.partition(":")[2]))
+        return f"fairseq_dict:{FOLDER}/tokenizer/dict.txt", {"tokenizer/dict.txt": path.read_bytes()}

@@ -1,7 +1,8 @@
 """Our own checkpoints: a folder with `config.yaml` and `model.safetensors`.
 
 Loading is strict: every parameter and persistent buffer of the configured model must be there
-with its shape, and nothing else. Weights are safetensors, so nothing is ever unpickled.
+with its shape, and nothing else. Weights are safetensors, so nothing is ever unpickled. A tokenizer that the
+folder holds is found from wherever the folder is.
 
 Both files are written whole or not at all, the config last: a folder with a config has its weights.
 """
@@ -26,7 +27,7 @@ from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill, state_of
 from lpe_eval.model.weight_files import stored_types
 from lpe_eval.plain import Unreadable, endless_number, read_plain, yaml_of
-from lpe_eval.spec.model_spec import CHECKPOINT_SCHEMA, CheckpointSpec, ModelSpec
+from lpe_eval.spec.model_spec import CHECKPOINT_SCHEMA, FOLDER, CheckpointSpec, ModelSpec
 
 _CONFIG, _WEIGHTS = "config.yaml", "model.safetensors"
 _SPARE, _SPARE_LAYERS = 10**8, 1000
@@ -111,13 +112,14 @@ def _read_config(folder: Path) -> CheckpointSpec:
     if schema > CHECKPOINT_SCHEMA:
         raise CheckpointError(f"{path} has schema {schema}, newer than this program knows; upgrade lpe-eval")
     try:
-        return CheckpointSpec.model_validate({**raw, "schema": schema})
+        spec = CheckpointSpec.model_validate({**raw, "schema": schema})
     except LpeEvalError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"{path}, {where}: {first['msg']}") from error
+    return spec.model_copy(update={"tokenizer": spec.tokenizer.replace(FOLDER, str(folder))})
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

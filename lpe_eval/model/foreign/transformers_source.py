@@ -227,14 +227,10 @@ def _refuse_without_gguf() -> None:
 
 
 def _own_tokenizer(folder: Path, gguf: str | None) -> str:
+    """The name of the tokenizer in a folder; empty where there is none, which matters only where text is encoded."""
     if any((folder / file).is_file() for file in _TOKENIZER_FILES):
         return f"hf:{folder}"
-    if gguf is not None:
-        return f"hf:{folder / gguf}"
-    raise CheckpointError(
-        f"hf:{folder} has no tokenizer files; name a tokenizer with --tokenizer hf:PATH, or --tokenizer bytes for a "
-        "model of bytes"
-    )
+    return "" if gguf is None else f"hf:{folder / gguf}"
 
 
 def _hub_tokenizer(address: Address, gguf: str | None) -> str:

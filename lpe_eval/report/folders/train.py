@@ -3,6 +3,7 @@
     training.csv         the log: one row for every few steps, with the validation loss where there is one
     training_state.pt    weights and optimiser of the last snapshot; removed when training ends
     config.yaml  model.safetensors    the checkpoint, which the caller puts there
+    tokenizer/           files of the tokenizer, where it has any, so that the checkpoint can be moved
 
 A training has ended when its checkpoint, its log and a provenance that tells what it saw are there, and no snapshot.
 """
@@ -21,7 +22,8 @@ from lpe_eval.report.frames import plain_csv
 
 _CHECKPOINT = ("config.yaml", "model.safetensors")
 _STATE = "training_state.pt"
-LAYOUT = Layout(files=(_STATE, "training.csv", *_CHECKPOINT), unmarked=True)
+_TOKENIZER = "tokenizer"
+LAYOUT = Layout(files=(_STATE, "training.csv", *_CHECKPOINT), folders=(_TOKENIZER,), unmarked=True)
 
 
 class TrainingFolder(RunFolder):
@@ -63,6 +65,20 @@ class TrainingFolder(RunFolder):
         """Writes the log and a snapshot that continues it."""
         self.write_log(rows)
         self._write(_STATE, state)
+
+    def keep_tokenizer(self, files: Mapping[str, bytes]) -> None:
+        """Writes the files of a tokenizer, by their paths below `tokenizer/`.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        for name, content in files.items():
+            path = self.directory / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"cannot write to {path.parent}: {error.strerror}") from error
+            self._write(name, content)
 
     def write_log(self, rows: Sequence[LogRow]) -> None:
         """Writes the whole log."""
