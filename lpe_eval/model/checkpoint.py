@@ -217,12 +217,6 @@ def locate(reference: str) -> Located:
     return Located(CHECKPOINTS.load("native"), folder)
 
 
-def at_home(path: str) -> str:
-    """A path that begins with `~`, as a shell would read it; nothing else of it changes."""
-    home = Path.home()
-    return f"{home}{path[1:]}" if path == "~" or path.startswith("~/") else path
-
-
 @contextmanager
 def _told(where: str | Path) -> Iterator[None]:
     """One sentence for files that vanish or cannot be read, and for models that are larger than the memory."""

@@ -192,7 +192,7 @@ class OwnModel(LanguageModel):
             return made.shape[-1]
 
     def _tokenizer(self, made: Made, encode: Callable[..., Any] | None, vocabulary: int) -> str:
-        """Which tokenizer suits: the one it names, its own function, bytes where their number is that of bytes, or none."""
+        """Which tokenizer suits: the one it names, its own function, bytes where there are as many symbols, or none."""
         named = self._attribute("tokenizer", str) if isinstance(getattr(self.model, "tokenizer", None), str) else None
         encode = encode or getattr(self.model, "encode", None)
         if named is not None:

@@ -95,7 +95,7 @@ def gguf_types(file: Path) -> list[str]:
     except ImportError:
         return []
     named = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    found = {each.tensor_type.name for each in GGUFReader(file).tensors}
+    found = {str(each.tensor_type.name) for each in GGUFReader(file).tensors}
     return sorted(named.get(each, each) for each in found)
 
 

@@ -86,4 +86,4 @@ class AlgorithmicProblems(Kind):
 def _drawn(found: Found) -> pd.DataFrame:
     """The table of a folder with the models of its rows, which may have been chosen."""
     rows = read_csv(found.path / found.kind.table(), found.kind.columns)
-    return rows[rows["model"].isin({row["model"] for row in found.rows})]
+    return rows.loc[rows["model"].isin([row["model"] for row in found.rows])]

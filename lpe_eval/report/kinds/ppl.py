@@ -97,7 +97,7 @@ class Perplexity(Kind):
 
 def _drawn(found: Found) -> Run:
     """The run of a folder with the models of its rows, which may have been chosen."""
-    run, models = read_run(found.path), {row["model"] for row in found.rows}
+    run, models = read_run(found.path), [row["model"] for row in found.rows]
     rows, by_position = (frame[frame["model"].isin(models)] for frame in (run.rows, run.by_position))
     return run._replace(rows=rows, by_position=by_position)
 
