@@ -137,8 +137,7 @@ def _tokenizer(
         if not peek.tokenizer:
             raise CheckpointError(
                 f"{reference} names no tokenizer; use --tokenizer hf:PATH or char:FILE, or --tokenizer bytes for a "
-                "model of bytes; an object of your own may have an attribute `tokenizer`, or a method `encode` from text "
-                "to ids"
+                "model of bytes, or give an object of your own an attribute `tokenizer` or a method `encode`"
             )
         return peek, open_tokenizer(peek.tokenizer, spec.trust_remote_code)
     except LpeEvalError:
