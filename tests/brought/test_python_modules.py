@@ -13,7 +13,8 @@ from lpe_eval.errors import CheckpointError, CodeError
 from lpe_eval.measure.probe import refuse_leak
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.foreign.own_digest import digest_of
-from tests.support.own_models import SYMBOLS, Bigram, Rope, extra, reference
+from tests.support.own_forms import extra
+from tests.support.own_models import SYMBOLS, Bigram, Rope, reference
 
 TOKENS = torch.randint(SYMBOLS, (2, 300), generator=torch.Generator().manual_seed(3))
 
