@@ -179,7 +179,7 @@ def test_an_encoding_that_raises_while_it_is_timed_fails_its_own_case(
     monkeypatch.setattr(Moody, "raised", ZeroDivisionError("nothing to divide by"))
     monkeypatch.setattr(Moody, "beyond", beyond)
     fields = {"encodings": ["moody", "rope"], "lengths": [16], "width": 16, "layers": 1, "heads": 2}
-    spec = SpeedSpec.model_validate({**fields, "batch_tokens": 16, "rounds": 1, "modes": ["forward", "train"]})
+    spec = SpeedSpec.model_validate({**fields, "batch_tokens": 16, "rounds": 5, "modes": ["forward", "train"]})
     outcome = speed.run_spec(spec, Settings(tmp_path, False, no_bar, lambda sentence: None))
     assert outcome.failed.startswith("2 of the cases")
     rows = lines(tmp_path / "speed.csv")
