@@ -63,7 +63,7 @@ def test_a_buffer_becomes_wider_as_it_did():
 def test_only_buffers_that_a_model_cannot_run_with_are_cast():
     """Case 6: a table that is added has to take the type of the run; the frequencies beside it do not."""
     model = opened("rope?kind=buffer&added=true", dtype=torch.bfloat16)
-    types = {name: buffer.dtype for name, buffer in model.model.named_buffers()}
+    types = {name: buffer.dtype for name, buffer in model.model.named_buffers()}  # pyright: ignore[reportAttributeAccessIssue]
     assert types == {"turns": torch.float32, "added": torch.bfloat16}
     kept, cast = model.notes()
     assert "bfloat16" in kept and kept.endswith("turns") and cast.endswith("added")

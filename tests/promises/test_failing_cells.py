@@ -220,8 +220,10 @@ def by_length(advanced: list[int]) -> list[Measurement]:
         Plan(length, {CellKey("m", "nonoverlap", length, length): plan(protocol, length, [203], "never", "score", 32)})
         for length in (8, 16, 32)
     ]
-    model, numbers = moody_model(), {"batch_tokens": 64, "seed": 0}
-    return list(measure(model, [document], plans, FACTS, bos_id=None, **numbers, advance=advanced.append))
+    found = measure(
+        moody_model(), [document], plans, FACTS, bos_id=None, batch_tokens=64, seed=0, advance=advanced.append
+    )
+    return list(found)
 
 
 def test_an_encoding_that_raises_at_one_length_costs_that_length(monkeypatch: pytest.MonkeyPatch):
