@@ -13,8 +13,7 @@ from lpe_eval.errors import CheckpointError, CodeError
 from lpe_eval.measure.probe import refuse_leak
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.foreign.own_digest import digest_of
-from tests.support.own_forms import extra
-from tests.support.own_models import SYMBOLS, Bigram, Rope, reference
+from tests.support.own_models import SYMBOLS, Bigram, Rope, extra, reference
 
 TOKENS = torch.randint(SYMBOLS, (2, 300), generator=torch.Generator().manual_seed(3))
 
@@ -64,7 +63,7 @@ def test_a_buffer_becomes_wider_as_it_did():
 def test_only_buffers_that_a_model_cannot_run_with_are_cast():
     """Case 6: a table that is added has to take the type of the run; the frequencies beside it do not."""
     model = opened("rope?kind=buffer&added=true", dtype=torch.bfloat16)
-    types = {name: buffer.dtype for name, buffer in model.model.named_buffers()}
+    types = {name: buffer.dtype for name, buffer in model.model.named_buffers()}  # pyright: ignore[reportAttributeAccessIssue]
     assert types == {"turns": torch.float32, "added": torch.bfloat16}
     kept, cast = model.notes()
     assert "bfloat16" in kept and kept.endswith("turns") and cast.endswith("added")

@@ -14,8 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
-from tests.support.own_forms import ALPHABET
-from tests.support.own_models import Bigram, reference
+from tests.support.own_models import ALPHABET, Bigram, reference
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu " * 4
 DOCUMENTS = [WORDS[start : start + 150] for start in range(8)]

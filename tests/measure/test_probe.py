@@ -105,6 +105,9 @@ def test_a_leak_that_is_allowed_is_told():
 class Remembers(nn.Module):
     """Keeps what the longest text so far made of it, as dynamic NTK does."""
 
+    scale: torch.Tensor
+    seen: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("scale", torch.ones(1), persistent=False)

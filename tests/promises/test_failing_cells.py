@@ -179,7 +179,7 @@ def test_an_encoding_that_raises_while_it_is_timed_fails_its_own_case(
     monkeypatch.setattr(Moody, "raised", ZeroDivisionError("nothing to divide by"))
     monkeypatch.setattr(Moody, "beyond", beyond)
     fields = {"encodings": ["moody", "rope"], "lengths": [16], "width": 16, "layers": 1, "heads": 2}
-    spec = SpeedSpec.model_validate({**fields, "batch_tokens": 16, "rounds": 1, "modes": ["forward", "train"]})
+    spec = SpeedSpec.model_validate({**fields, "batch_tokens": 16, "rounds": 5, "modes": ["forward", "train"]})
     outcome = speed.run_spec(spec, Settings(tmp_path, False, no_bar, lambda sentence: None))
     assert outcome.failed.startswith("2 of the cases")
     rows = lines(tmp_path / "speed.csv")
@@ -220,8 +220,10 @@ def by_length(advanced: list[int]) -> list[Measurement]:
         Plan(length, {CellKey("m", "nonoverlap", length, length): plan(protocol, length, [203], "never", "score", 32)})
         for length in (8, 16, 32)
     ]
-    model, numbers = moody_model(), {"batch_tokens": 64, "seed": 0}
-    return list(measure(model, [document], plans, FACTS, bos_id=None, **numbers, advance=advanced.append))
+    found = measure(
+        moody_model(), [document], plans, FACTS, bos_id=None, batch_tokens=64, seed=0, advance=advanced.append
+    )
+    return list(found)
 
 
 def test_an_encoding_that_raises_at_one_length_costs_that_length(monkeypatch: pytest.MonkeyPatch):

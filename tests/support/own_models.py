@@ -1,21 +1,30 @@
 """Modules as their owners write them; `py:` opens the factories by name from this very file."""
 
-import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
-
-from lpe_eval.errors import LengthError
 
 SYMBOLS = 258
 FILE = Path(__file__).resolve()
 
 
+FAILING = (
+    *("raises", "raises_at_once", "raising_head", "small_memory", "slow"),
+    *("grouped", "per_tensor", "chunked"),
+)
+
+
 def reference(factory: str) -> str:
-    """How `-m` names a factory of this file or of `own_forms.py`."""
-    file = FILE if factory.partition("?")[0] in globals() else FILE.with_name("own_forms.py")
-    return f"py:{file}:{factory}"
+    """How `-m` names a factory of this file, or of the one beside it."""
+    name = factory.partition("?")[0]
+    return f"py:{FILE.with_name('own_failing.py') if name in FAILING else FILE}:{factory}"
+
+
+class Own(Exception):
+    """A class of error that nobody else knows."""
 
 
 def weights(*shape: int, seed: int = 0, scale: float = 0.3) -> nn.Parameter:
@@ -30,7 +39,7 @@ class Bigram(nn.Module):
         super().__init__()
         self.table = weights(symbols, symbols, scale=1.0)
 
-    def forward(self, tokens):
+    def forward(self, tokens) -> Any:
         return self.table[tokens]
 
 
@@ -44,6 +53,9 @@ def bigram():
 
 class Rope(nn.Module):
     """One layer of attention whose queries and keys are turned; `kind` says how the angles are kept."""
+
+    turns: torch.Tensor
+    added: torch.Tensor
 
     def __init__(self, kind: str, added: bool = False) -> None:
         super().__init__()
@@ -87,92 +99,145 @@ def rope(kind: str, added: bool = False):
     return Rope(kind, added)
 
 
-# -- what is raised --------------------------------------------------------------------------------------------------
-
-
-class Own(Exception):
-    """A class of error that nobody else knows."""
-
-
-RAISED = {
-    "runtime": RuntimeError("the kernel needs something that is not there"),
-    "empty": AssertionError(),
-    "own": Own("two\nlines"),
-    "exit": SystemExit(0),
-    "key": KeyError("position"),
-    "length": LengthError("no more than 100 tokens"),
-}
-
-
-class Raises(Bigram):
-    """Raises something beyond so many tokens."""
-
-    def __init__(self, what: str, beyond: int) -> None:
-        super().__init__()
-        self.what, self.beyond = what, beyond
-
-    def forward(self, tokens):
-        if tokens.shape[1] > self.beyond:
-            raise RAISED[self.what]
-        return super().forward(tokens)
-
-
-def raises(what: str, beyond: int = 100):
-    """In the forward pass."""
-    return Raises(what, beyond)
-
-
-def raises_at_once(what: str):
-    """In the factory."""
-    raise RAISED[what]
-
-
-class RaisingHead(Bigram):
-    """Raises in the head, of many states."""
-
-    def hidden(self, tokens):
-        return self.table[tokens]
-
-    def head(self, states):
-        if len(states) > 200:
-            raise SystemExit("no more")
-        return states
-
-
-def raising_head():
-    """In the head."""
-    return RaisingHead()
-
-
-class SmallMemory(Bigram):
-    """Has no memory for more than one window, in words that are given."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__()
-        self.words = words
-
-    def forward(self, tokens):
-        if tokens.shape[0] > 1 and tokens.shape[1] > 50:
-            raise RuntimeError(f"CUDA error: {self.words} when calling `cublasCreate(handle)`")
-        return super().forward(tokens)
-
-
-def small_memory(words: str):
-    """As cuBLAS says it."""
-    return SmallMemory(words)
-
-
-class Slow(Bigram):
-    """Takes no time for a window, and twenty milliseconds for each of two or more."""
-
-    def forward(self, tokens):
-        time.sleep(0.0 if len(tokens) == 1 else 0.02 * len(tokens))
-        return super().forward(tokens)
-
-
-def slow():
-    """Slower in batches."""
-    return Slow()
-
-
 # -- extra state -----------------------------------------------------------------------------------------------------
+
+
+class Extra(Bigram):
+    """Saves more than tensors."""
+
+    def __init__(self, state) -> None:
+        super().__init__()
+        self.state = state
+
+    def get_extra_state(self):
+        return self.state
+
+    def set_extra_state(self, state):
+        self.state = state
+
+
+def extra(scale: float = 1.0, kind: str = "dict"):
+    """With an extra state of some kind."""
+    states = {
+        "dict": {"scale": scale, "names": ["a", None], "inner": {"t": torch.tensor(scale)}},
+        "tensor": torch.tensor([scale]),
+        "bytes": str(scale).encode(),
+        "object": SimpleNamespace(scale=scale),
+    }
+    return Extra(states[kind])
+
+
+# -- what is returned ------------------------------------------------------------------------------------------------
+
+
+class Returns(Bigram):
+    """Its logits, in some form."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        if form in ("two widths, told", "states first"):
+            self.vocab_size = SYMBOLS
+
+    def forward(self, tokens):
+        logits = self.table[tokens]
+        states = logits[..., :64]
+        return {
+            "pair": (logits, None),
+            "loss first": (logits.mean(), logits),
+            "list": [logits, {"cache": 1}],
+            "nested": ((logits, [states[..., 0]]), None),
+            "attribute": SimpleNamespace(logits=logits, hidden_states=states),
+            "key": {"hidden": states, "logits": logits},
+            "mapping": {"loss": None, "out": logits},
+            "two widths": (states, logits),
+            "states first": (states, logits),
+            "two widths, told": (logits, states),
+            "nothing": (None, logits.mean()),
+        }[self.form]
+
+
+def returns(form: str):
+    """One of many forms."""
+    return Returns(form)
+
+
+class LastOnly(Bigram):
+    """nanoGPT's habit: all logits with targets, the last token's without."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, tokens, targets=None):
+        logits = self.table[tokens]
+        if targets is None:
+            last = logits[:, [-1]]
+            return last if self.form == "llama2.c" else last[:, 0] if self.form == "flat" else (last, None)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        if self.form == "other":
+            logits = logits + 1.5 * torch.arange(SYMBOLS)
+        if self.form == "llama2.c":
+            return logits
+        return (logits.flatten(0, 1) if self.form == "flat" else logits), loss
+
+
+def last_only(form: str = "nanoGPT"):
+    """As nanoGPT, llama2.c and their children are."""
+    return LastOnly(form)
+
+
+class LastAlone(Bigram):
+    """The last token's logits, and no way to get others."""
+
+    def forward(self, tokens):
+        return self.table[tokens][:, -1]
+
+
+def last_alone():
+    """A model that only generates."""
+    return LastAlone()
+
+
+# -- encode ----------------------------------------------------------------------------------------------------------
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz \n"
+
+
+class Characters(Bigram):
+    """A model of characters that brings its own alphabet."""
+
+    def __init__(self) -> None:
+        super().__init__(len(ALPHABET))
+
+    def encode(self, text):
+        return [ALPHABET.index(each) for each in text]
+
+
+def characters():
+    """`encode` is a method."""
+    return Characters()
+
+
+class NoLetters(Characters):
+    """Cannot encode what it is given."""
+
+    def encode(self, text):
+        raise Own("no letters")
+
+
+def no_letters():
+    """A tokenizer that raises."""
+    return NoLetters()
+
+
+def pair():
+    """`encode` comes beside the model."""
+    return Bigram(len(ALPHABET)), lambda text: torch.tensor([ALPHABET.index(each) for each in text])
+
+
+def other_encode():
+    """A model that means something else by `encode`."""
+    model = Bigram()
+    model.encode = lambda tokens: tokens + 1  # pyright: ignore[reportArgumentType]
+    return model
