@@ -1,4 +1,4 @@
-"""Causal language models of `transformers` (4.48 or later), from a local folder or from the Hub.
+"""Causal language models of `transformers` (4.51 or later), from a local folder or from the Hub.
 
 An address is a folder, a `.gguf` file or `org/name[@revision]`, and may end in settings that a flag can give as well:
 `?rope_scaling=yarn:4&rope_theta=500000`. So one run can hold a model with and without a scaling. A GGUF file of the
@@ -6,6 +6,7 @@ Hub is `org/name?gguf=FILE`. A folder or a repository with an adapter is the mod
 `?base=PATH` names another place of that model.
 
 Choices:
+    * Versions of `transformers` before 4.51 are not supported: some ignore sliding windows on some paths.
     * Loading is strict, see `transformers_loading`. Of a multimodal model the text decoder is measured.
     * Nothing is unpickled beyond what PyTorch's `weights_only` allows, and Python code of a checkpoint
       runs only with `--trust-remote-code`.

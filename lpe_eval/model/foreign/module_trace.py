@@ -19,10 +19,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 _ROTATION = re.compile(r"apply_\w*(rotary|rope)|apply_multidimensional_rope|^rotate_(half|every_two|pairwise|queries)")
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
@@ -108,7 +107,7 @@ def _profiled(calls: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
         sys.setprofile(before)
 
 
-class _LookUps(TorchDispatchMode):
+class _LookUps(TorchFunctionMode):
     """Looks at each look-up of an embedding, however the code calls it."""
 
     def __init__(self, tokens: int) -> None:
@@ -116,12 +115,15 @@ class _LookUps(TorchDispatchMode):
         self.tables: dict[tuple[int, int], PositionTable] = {}
         self._tokens = tokens
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.ops.aten.embedding.default:
-            table, rows = args[:2]
-            if rows.numel() == self._tokens and table.dim() == 2:
+        if getattr(func, "__name__", "") == "embedding":
+            given = [each for each in (*args, *(kwargs or {}).values()) if isinstance(each, Tensor)]
+            # PyTorch's two functions of that name take them in different orders.
+            table = next((each for each in given if each.is_floating_point()), None)
+            rows = next((each for each in given if not each.is_floating_point()), None)
+            if table is not None and rows is not None and rows.numel() == self._tokens and table.dim() == 2:
                 self._look(table, rows.flatten().tolist())
         return func(*args, **(kwargs or {}))
 

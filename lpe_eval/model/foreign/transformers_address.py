@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lpe_eval.errors import SpecError
 from lpe_eval.model.checkpoint import LoadOptions
-from lpe_eval.model.reference import split_settings
+from lpe_eval.reference import split_settings
 
 _KNOWN = ("base", "gguf", "revision", "rope_scaling", "rope_theta", "tokenizer")
 

@@ -69,9 +69,9 @@ def _auto_class(transformers: Any, source: Source, raw: Mapping[str, Any], own_c
     """The library's class that opens models of this kind."""
     mapped = raw.get("auto_map") if own_code else None
     for name in (*_AUTO, "AutoModel"):
-        if isinstance(mapped, Mapping) and name in mapped and hasattr(transformers, name):
+        if isinstance(mapped, Mapping) and name in mapped and getattr(transformers, name, None) is not None:
             return getattr(transformers, name)
-    known = [getattr(transformers, name) for name in _AUTO if hasattr(transformers, name)]
+    known = [each for each in (getattr(transformers, name, None) for name in _AUTO) if each is not None]
     masked = type(source.config) in transformers.AutoModelForMaskedLM._model_mapping
     refuse_other_kinds(raw, masked, source.where)
     for auto in known:

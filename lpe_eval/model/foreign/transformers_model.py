@@ -153,8 +153,8 @@ class TransformersModel(LanguageModel):
 def text_decoder(model: Any) -> nn.Module | None:
     """The language model inside one that does not run without an image, if it has a head of its own."""
     for _, each in _parts(model):
-        head: Any = getattr(each, "get_output_embeddings", None)
-        if each is not model and head is not None and head() is not None:
+        head = getattr(each, "get_output_embeddings", None)
+        if each is not model and callable(head) and head() is not None:
             return each
     return None
 
