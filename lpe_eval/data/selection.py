@@ -324,7 +324,7 @@ def _cut(document: EncodedDocument, most: int) -> EncodedDocument:
 def _too_short(text: _Text, minimum: int, n_seen: int, n_without_text: int, most: int) -> DataError:
     where = f"{text.corpus.label} (split {text.split})"
     if n_seen == n_without_text:
-        return DataError(f"{where} holds no document with text; {n_seen} rows were looked at")
+        return DataError(f"{where} holds no document with text ({n_seen} rows were looked at)")
     return DataError(
         f"no document of {where} has the {minimum} tokens that "
         f"length {minimum - 1} needs; the longest of {n_seen} has {most}: lower --lengths, or use --pack"
