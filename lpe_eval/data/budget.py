@@ -1,4 +1,4 @@
-"""How a budget of tokens is shared out among documents, and what is said where it is not met.
+"""How a budget of tokens is shared out among documents, and what each then gives.
 
 One level for all: a document gives its tokens up to the level, and the level is the highest at which all together stay
 within the budget, as water finds it between walls of different heights. What is left over below one token a document

@@ -18,17 +18,17 @@ such as a row with a null, is passed over and counted.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lpe_eval.data.budget import level_of
-from lpe_eval.data.corpus import Corpus, Document, Part
+from lpe_eval.data.corpus import Corpus, Document
 from lpe_eval.data.texts import Text, text_bytes
 from lpe_eval.data.tokenizer import EncodedText, Tokenizer, told_by
+from lpe_eval.data.visiting import Reread, visit
 from lpe_eval.data.windows import Bos
 from lpe_eval.errors import DataError, SpecError
 
@@ -124,17 +124,14 @@ class _Text(NamedTuple):
 _SMALL_REST = 20
 """A rest of the budget below one part in so many is left where no whole window fits into it."""
 
-_Reread = Callable[[], Document]
-"""Gives a document again that has been looked at."""
-
 
 def _choose(text: _Text, minimum: int, max_tokens: int, cap: int | None) -> Selection:
     chosen: list[EncodedDocument] = []
-    again: list[_Reread] = []
+    again: list[Reread] = []
     n_seen = n_after = n_without_text = most = 0
     left, at_most = max_tokens, minimum + (minimum - 1) // 2 if cap is None else cap
     enough = False
-    for document, reread in _visit(text):
+    for document, reread in visit(text.corpus, text.split, text.seed):
         full = bool(chosen) and left < minimum
         if full and left * _SMALL_REST < max_tokens:
             break
@@ -169,7 +166,7 @@ def _choose(text: _Text, minimum: int, max_tokens: int, cap: int | None) -> Sele
 
 
 def _deeper(
-    text: _Text, chosen: Sequence[EncodedDocument], again: Sequence[_Reread], max_tokens: int, known: int
+    text: _Text, chosen: Sequence[EncodedDocument], again: Sequence[Reread], max_tokens: int, known: int
 ) -> list[EncodedDocument]:
     """The same documents, all cut at the highest level at which they fit into the budget."""
     found = list(chosen)
@@ -191,7 +188,7 @@ def _pack(text: _Text, minimum: int, max_tokens: int, ends: bool) -> Selection:
     eos_id = text.tokenizer.eos_id
     end = np.array([] if eos_id is None else [eos_id], dtype=np.int64)
     left, n_without_text, last_ends = max_tokens, 0, False
-    for document, _ in _visit(text):
+    for document, _ in visit(text.corpus, text.split, text.seed):
         if left <= 0:
             break
         if document.text is None:
@@ -227,65 +224,6 @@ def _selection(text: _Text, documents: list[EncodedDocument], counts: tuple[int,
     unknown = text.tokenizer.unknown_id
     n_unknown = 0 if unknown is None else sum(int((each.tokens == unknown).sum()) for each in documents)
     return Selection(documents, _fingerprint(documents), *counts, n_unknown, missing)
-
-
-def _visit(text: _Text) -> Iterator[tuple[Document, _Reread]]:
-    corpus, seed = text.corpus, text.seed
-    if corpus.streams:
-        yield from ((each, _same(each)) for each in corpus.documents(text.split))
-        return
-    parts = corpus.parts(text.split)
-    if parts is not None:
-        for part, number in _ordered(parts, seed):
-            document = part.read(number)
-            if document is not None:
-                held = isinstance(document.text, Text)
-                yield document, _same(document) if held else partial(_read_again, part, number)
-        return
-    waiting = sorted(corpus.documents(text.split), key=lambda each: (_rank(each.name, seed), each.name), reverse=True)
-    while waiting:
-        # Popping lets go of texts that have been looked at.
-        document = waiting.pop()
-        yield document, _same(document)
-
-
-def _ordered(parts: Sequence[Part], seed: int) -> Iterator[tuple[Part, int]]:
-    """The places of all documents in the order of the hashes of their names; eight bytes are kept of each."""
-    sizes = [len(part) for part in parts]
-    first = np.cumsum([0, *sizes])
-    names = ((part, number) for part, size in zip(parts, sizes, strict=True) for number in range(size))
-    ranks = np.fromiter(
-        (int.from_bytes(_rank(part.name(number), seed)[:8], "big") for part, number in names), np.uint64, first[-1]
-    )
-    order = np.argsort(ranks, kind="stable")
-
-    def place(at: int) -> tuple[Part, int]:
-        holder = int(np.searchsorted(first, at, side="right")) - 1
-        return parts[holder], at - int(first[holder])
-
-    begin = 0
-    while begin < len(order):
-        end = begin + 1
-        while end < len(order) and ranks[order[end]] == ranks[order[begin]]:
-            end += 1
-        alike = [place(int(at)) for at in order[begin:end]]
-        yield from sorted(alike, key=lambda each: (_rank(name := each[0].name(each[1]), seed), name))
-        begin = end
-
-
-def _same(document: Document) -> _Reread:
-    return lambda: document
-
-
-def _read_again(part: Part, number: int) -> Document:
-    document = part.read(number)
-    if document is None:
-        raise DataError(f"{part.name(number)} changed while it was read; run again")
-    return document
-
-
-def _rank(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}\0".encode() + text_bytes(name)).digest()
 
 
 def _encode(document: Document, text: _Text, most_ids: int) -> EncodedDocument:
@@ -324,7 +262,7 @@ def _cut(document: EncodedDocument, most: int) -> EncodedDocument:
 def _too_short(text: _Text, minimum: int, n_seen: int, n_without_text: int, most: int) -> DataError:
     where = f"{text.corpus.label} (split {text.split})"
     if n_seen == n_without_text:
-        return DataError(f"{where} holds no document with text; {n_seen} rows were looked at")
+        return DataError(f"{where} holds no document with text ({n_seen} rows were looked at)")
     return DataError(
         f"no document of {where} has the {minimum} tokens that "
         f"length {minimum - 1} needs; the longest of {n_seen} has {most}: lower --lengths, or use --pack"

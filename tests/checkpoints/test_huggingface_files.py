@@ -11,17 +11,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from lpe_eval.data.corpus import open_corpus
 from lpe_eval.errors import CheckpointError, MissingExtra, SpecError
+from lpe_eval.measure.plan import plan_models
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.checkpoints.huggingface import HuggingFace
 from lpe_eval.reference import split_settings
+from lpe_eval.spec.corpus_spec import CorpusSpec
+from lpe_eval.spec.ppl_spec import PerplexitySpec
 from tests.support.transformers_models import SYMBOLS, llama, save
 
 
 def test_a_folder_without_a_tokenizer_asks_for_one(tmp_path):
     folder = save(llama(), tmp_path / "model", tokenizer=False)
+    assert locate(f"hf:{folder}").peek(LoadOptions()).tokenizer == ""
+    spec = {"models": [f"hf:{folder}"], "corpus": "python-stdlib", "protocols": [{"name": "last"}],
+            "lengths": [8], "max_tokens": 9}  # fmt: skip
     with pytest.raises(CheckpointError, match="--tokenizer"):
-        locate(f"hf:{folder}").peek(LoadOptions())
+        plan_models(PerplexitySpec.model_validate(spec), open_corpus(CorpusSpec.parse("python-stdlib")), LoadOptions())
     assert locate(f"hf:{folder}").peek(LoadOptions(tokenizer="bytes")).tokenizer == "bytes"
 
 
