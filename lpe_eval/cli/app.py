@@ -24,13 +24,14 @@ app = typer.Typer(
 )
 
 
-def _tell_version(wanted: bool) -> None:
+def _tell_version(wanted: bool) -> bool:
     if wanted:
         import lpe_eval
         from lpe_eval.console import lines
 
         lines(f"lpe-eval {lpe_eval.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -7,7 +7,6 @@ packages, and checkpoints, are imported.
 import ast
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from lpe_eval import table
 from lpe_eval.errors import UnknownName
@@ -21,8 +20,8 @@ Listing = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Column names, and rows."""
 
 
-_FORMS = {"published": "as published", "ours": "our choice", None: "our choice"}
-"""What `bidirectional` of an encoding means; None is for one that leaves it as the contract has it."""
+_FORMS = {"published": "as published", "ours": "our choice", "": "our choice"}
+"""What `bidirectional` of an encoding means; "" is for one that leaves it as the contract has it."""
 
 
 def catalogue(what: str) -> Table:
@@ -38,7 +37,7 @@ def catalogue(what: str) -> Table:
 
 def _encodings() -> Listing:
     fields = ("title", "paper", "bidirectional")
-    members = [(name, *(_said(ENCODINGS, name).get(field) for field in fields)) for name in ENCODINGS.names()]
+    members = [(name, *(_said(ENCODINGS, name).get(field, "") for field in fields)) for name in ENCODINGS.names()]
     rows = [(name, title, paper, _FORMS[bidirectional]) for name, title, paper, bidirectional in members]
     return ("name", "method", "paper", "bidirectional"), [*rows]
 
@@ -80,20 +79,20 @@ def _columns() -> Listing:
     return ("name", "unit", "meaning", "tables (* where it tells rows apart)"), rows
 
 
-def _said(room: Room, name: str) -> dict[str, Any]:
+def _said(room: Room, name: str) -> dict[str, str]:
     """The docstring of a member's module, and the plain values that its class gives to its attributes."""
     file = room.source(name)
     if file is None:
         member = room.load(name)
-        values = {field: getattr(member, field, None) for field in ("title", "paper", "bidirectional")}
+        values = {field: str(getattr(member, field, "")) for field in ("title", "paper", "bidirectional")}
         return {**values, "docstring": (sys.modules[member.__module__].__doc__ or "").strip()}
     tree = ast.parse(file.read_bytes())
-    found: dict[str, Any] = {"docstring": ast.get_docstring(tree) or ""}
+    found = {"docstring": ast.get_docstring(tree) or ""}
     for each in [part for node in tree.body if isinstance(node, ast.ClassDef) for part in node.body]:
         match each:
-            case ast.AnnAssign(target=ast.Name(id=field), value=ast.Constant(value=value)):
+            case ast.AnnAssign(target=ast.Name(id=field), value=ast.Constant(value=str(value))):
                 found[field] = value
-            case ast.Assign(targets=[ast.Name(id=field)], value=ast.Constant(value=value)):
+            case ast.Assign(targets=[ast.Name(id=field)], value=ast.Constant(value=str(value))):
                 found[field] = value
     return found
 

@@ -246,7 +246,8 @@ def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            # Its metadata leave out which build it is, unless that is the CPU's: 2.15.0 of 2.15.0+cu132.
+            found[name] = str(torch.__version__) if name == "torch" else metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found

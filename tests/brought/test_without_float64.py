@@ -80,7 +80,9 @@ LISTED = ("rope", "sinusoidal", "transformer_xl", "xpos")
 
 
 @pytest.mark.usefixtures("poor")
-@pytest.mark.parametrize("spec", [each for each in SPECS if not any(name in written(each) for name in LISTED)], ids=written)
+@pytest.mark.parametrize(
+    "spec", [each for each in SPECS if not any(name in written(each) for name in LISTED)], ids=written
+)
 def test_an_encoding_needs_no_float64_where_the_model_is(spec: dict[str, Any]):
     built = build(spec, geometry())
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():

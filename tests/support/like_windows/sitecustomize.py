@@ -7,6 +7,7 @@ removed nor replaced, some characters fit into no name, and `rename` never repla
 """
 
 import builtins
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -19,6 +20,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 _MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "pty", "syslog", "readline")
@@ -38,32 +40,32 @@ def _refuse(number: int, path: Any = None) -> Any:
     raise OSError(number, os.strerror(number), path)
 
 
+def _path(path: Any) -> Path:
+    return Path(os.fsdecode(path))
+
+
 def _named(path: Any) -> None:
-    if not isinstance(path, int) and _FORBIDDEN.search(os.path.basename(os.fsdecode(path))):
+    if not isinstance(path, int) and _FORBIDDEN.search(_path(path).name):
         _refuse(errno.EINVAL, path)
 
 
 def _open_files() -> Iterator[str]:
     """The paths of all files that processes have open, as far as they can be seen."""
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            numbers = os.listdir(f"/proc/{process}/fd")
-        except OSError:
-            continue
-        for number in numbers:
-            try:
-                yield os.readlink(f"/proc/{process}/fd/{number}")
-            except OSError:
-                continue
+    for process in Path("/proc").glob("[0-9]*/fd"):
+        # Processes end, and files are closed, while this goes on.
+        with contextlib.suppress(OSError):
+            for number in process.iterdir():
+                with contextlib.suppress(OSError):
+                    yield str(number.readlink())
 
 
 def _in_use(path: Any) -> bool:
-    place = os.path.realpath(os.fsdecode(path))
+    place = str(_path(path).resolve())
     return any(each == place or each.startswith(f"{place}/") for each in _open_files())
 
 
 def _opened(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-    if dir_fd is None and os.path.isdir(path):
+    if dir_fd is None and _path(path).is_dir():
         _refuse(errno.EACCES, path)
     if flags & os.O_CREAT:
         _named(path)
@@ -99,7 +101,7 @@ def _renamed(old: Any, new: Any, **named: Any) -> None:
 
 
 def _replaced(old: Any, new: Any, **named: Any) -> None:
-    if os.path.isdir(new) or _in_use(old) or _in_use(new):
+    if _path(new).is_dir() or _in_use(old) or _in_use(new):
         _refuse(errno.EACCES, new)
     _named(new)
     _replace(old, new, **named)
