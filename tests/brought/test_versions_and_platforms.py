@@ -13,9 +13,11 @@
 | packaging 14 | `list tasks` | imported torch, 4.5 s | 0.5 s |
 | packaging 14 | help | line ends of the docstring | paragraphs |
 | packaging 14 | `list encodings` at 40 columns | words broken | a paragraph for each |
-| reports 28 | transformers 4.48 and sliding windows | ignored | not allowed |
+| reports 28 | transformers 4.48 and sliding windows | ignored | refused |
 """
 
+import ast
+import json
 import os
 import re
 import subprocess
@@ -27,12 +29,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hatchling.builders.sdist import SdistBuilder
 from typer.testing import CliRunner
 
 import lpe_eval
 from lpe_eval.cli import app
 from lpe_eval.measure.provenance import environment
+from lpe_eval.model.foreign import transformers_library
 from lpe_eval.report.gate.shared_text import other_text
 from lpe_eval.screen import column_widths, listing, paragraphs
 from tests.support.native_checkpoints import checkpoint
@@ -68,7 +72,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def measured(folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, edited: int, *more: object, code: int = 0):
     """A run on the library of a Python of that version, some of whose files differ from those of another one."""
-    library = folder / version
+    library = folder / f"library-{version}"
     library.mkdir()
     for number in range(80):
         words = " ".join(f"{version if number % 4 < edited else 'same'}_{number}_{each % 7}" for each in range(12))
@@ -113,12 +117,16 @@ def test_what_is_left_out_is_explained_where_enough_is_shared(here: Path, monkey
 def test_every_imported_package_is_declared():
     imported: set[str] = set()
     for file in (ROOT / "lpe_eval").rglob("*.py"):
-        imported |= set(re.findall(r"^\s*(?:import|from) (\w+)", file.read_text(encoding="utf-8"), flags=re.MULTILINE))
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                imported |= {each.name.partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
     outside = imported - set(sys.stdlib_module_names) - {"lpe_eval", "triton"}
     names = {"yaml": "pyyaml"}
     declared = {re.split(r"[\[>]", each)[0] for group in PROJECT["optional-dependencies"].values() for each in group}
     declared |= {each.partition(">=")[0] for each in PROJECT["dependencies"]}
-    assert {names.get(each, each) for each in outside} - declared - {"the", "a", "an"} == set()
+    assert {names.get(each, each) for each in outside} - declared == set()
 
 
 def test_bounds_leave_out_what_does_not_work():
@@ -139,6 +147,27 @@ def test_the_lowest_versions_that_are_tested_are_those_declared():
     for each in declared:
         name, _, bound = each.partition(">=")
         assert pinned[name] == bound or pinned[name].startswith(f"{bound}."), each
+
+
+def test_a_job_tries_the_lowest_versions_and_one_the_newest():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    steps = {name: "\n".join(each.get("run", "") for each in job["steps"]) for name, job in jobs.items()}
+    assert "-c tests/lowest.txt" in steps["lowest"] and "pytest" in steps["lowest"]
+    assert "--upgrade" in steps["newest"] and "-c " not in steps["newest"] and "pytest" in steps["newest"]
+    assert jobs["elsewhere"]["strategy"]["matrix"]["system"] == ["windows-latest", "macos-latest"]
+
+
+def test_transformers_that_leave_windows_out_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch):
+    import transformers
+
+    config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}
+    (here / "gpt").mkdir()
+    (here / "gpt/config.json").write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setattr(transformers, "__version__", "4.48.3")
+    found = told("inspect", "hf:gpt", code=2)
+    assert "transformers 4.48.3 leaves out the sliding window of some models; take 4.49 or newer" in found
+    bound = lowest("transformers").split(".")
+    assert tuple(map(int, bound)) == transformers_library._OLDEST
 
 
 def test_old_pydantic_has_nothing_to_warn_of():
@@ -170,9 +199,10 @@ def test_a_shell_completes_commands_and_flags(shell: str, typed: str, wanted: st
 def test_the_sources_hold_what_is_named_and_nothing_else():
     files = [each.distribution_path for each in SdistBuilder(str(ROOT)).recurse_included_files()]
     top = {each.partition("/")[0] for each in files}
-    assert top - {".gitignore"} == {
+    # hatchling adds pyproject.toml by itself.
+    assert top - {".gitignore", "pyproject.toml"} == {
         "lpe_eval", "tasks", "tests", "docs", "benchmarks", "results", "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
-        "LICENSE", "constraints.txt", "pyproject.toml",
+        "LICENSE", "constraints.txt",
     }  # fmt: skip
     inside = {"/".join(each.split("/")[:2]) for each in files if each.startswith("results/")}
     assert inside == {"results/README.md", "results/baselines", "results/figures"}
