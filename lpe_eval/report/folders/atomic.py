@@ -35,7 +35,7 @@ from lpe_eval.report.folders.lock import is_still_there, take, waited_for
 
 PARTIAL = ".partial"
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
-_OPENS_FOLDERS = hasattr(os, "O_DIRECTORY")
+_OPENS_FOLDERS = getattr(os, "O_DIRECTORY", None) is not None
 _PAUSES = () if _OPENS_FOLDERS else (0.01, 0.03, 0.1, 0.3, 1.0)
 """Seconds until a file that is being read may be replaced, one for each further try."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
