@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from lpe_eval.errors import OutputError
-from lpe_eval.screen import Cell, Column, Table, clock, short_count, visible, visible_lines
+from lpe_eval.screen import Cell, Column, Table, clock, column_widths, paragraphs, short_count, visible, visible_lines
 
 if TYPE_CHECKING:
     import rich.console
@@ -43,9 +43,13 @@ def show(table: Table) -> None:
     many columns as fit.
     """
     console = _stdout()
-    pieces = _pieces(console, table) if table.kept else [range(len(table.columns))]
-    for piece in pieces if table.columns else []:
-        _printed(console, _rendered(console, table, piece))
+    widths = None if table.kept else column_widths(table, console.width)
+    if table.columns and not table.kept and widths is None:
+        _printed(console, _flowing(console, table))
+    else:
+        pieces = _pieces(console, table) if table.kept else [range(len(table.columns))]
+        for piece in pieces if table.columns else []:
+            _printed(console, _rendered(console, table, piece, widths))
     for line in table.below:
         _plain(console, line)
 
@@ -178,7 +182,19 @@ def _pieces(console: "rich.console.Console", table: Table) -> list[Sequence[int]
     return [*pieces]
 
 
-def _rendered(console: "rich.console.Console", table: Table, piece: Sequence[int]) -> "rich.table.Table":
+def _flowing(console: "rich.console.Console", table: Table) -> "rich.console.Group":
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    rows = [_shown(console, line) for line in paragraphs(table)]
+    title = [Text(f"{_shown(console, table.title)}\n")] if table.title else []
+    return Group(*title, *(Padding(Text(line.strip()), (0, 0, 0, 2 * line.startswith(" "))) for line in rows))
+
+
+def _rendered(
+    console: "rich.console.Console", table: Table, piece: Sequence[int], widths: Sequence[int] | None = None
+) -> "rich.table.Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -191,7 +207,9 @@ def _rendered(console: "rich.console.Console", table: Table, piece: Sequence[int
         head = Text("\n".join(name), justify="right" if column.number else None)
         # Names and numbers that stand in several pieces are never broken.
         whole = column.number or (table.kept > 0 and place < table.kept + 1)
-        found.add_column(head, justify="right" if column.number else "left", no_wrap=whole, overflow="fold")
+        width = None if widths is None else widths[place]
+        justify = "right" if column.number else "left"
+        found.add_column(head, justify=justify, no_wrap=whole, overflow="fold", width=width)
     for row in table.rows:
         cells = [each if isinstance(each, Cell) else Cell(each) for each in (row[place] for place in piece)]
         found.add_row(*(Text(_shown(console, each.text), style="bold" if each.best else "") for each in cells))

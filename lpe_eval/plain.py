@@ -28,6 +28,9 @@ _OPENING = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.Flow
             yaml.FlowSequenceStartToken)  # fmt: skip
 _CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 _MANY = 1 << 28
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+"""Opening a pipe would wait for someone to write to it. Windows has no pipes among its files, and no such flag."""
+_IRREGULAR = "cannot be read: it is no regular file; save its content to one and name that"
 _TELLING = (yaml.YAMLError, ValueError, RecursionError)
 _ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -43,10 +46,12 @@ def read_plain(path: Path, most: int = _MANY) -> str:
         Unreadable: it is missing, no regular file, too large, or not UTF-8.
     """
     try:
-        # Without O_NONBLOCK, opening a pipe waits for someone to write to it.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        # Not every system opens a folder.
+        if path.is_dir():
+            raise Unreadable(_IRREGULAR)
+        with os.fdopen(os.open(path, os.O_RDONLY | _AT_ONCE), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Unreadable("cannot be read: it is no regular file; save its content to one and name that")
+                raise Unreadable(_IRREGULAR)
             # In pieces, because one that is asked for is allocated, and files below /proc say that they have no bytes.
             content = b"".join(_chunks(file, most))
     except OSError as error:

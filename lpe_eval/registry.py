@@ -41,6 +41,11 @@ class Room:
         """Sorted names of all members, without importing any of them."""
         return sorted({*self._own(), *(point.name for point in self._points())})
 
+    def source(self, name: str) -> Path | None:
+        """The file of one of our own members, which can be read without importing it; None for those of others."""
+        wanted = name.strip().replace("-", "_")
+        return _folder(self.package) / f"{wanted}.py" if wanted in self._own() else None
+
     def load(self, name: str) -> type:
         """The class of the member called `name`.
 
@@ -106,8 +111,11 @@ def _loaded(point: metadata.EntryPoint, noun: str, name: str) -> Any:
 
 @functools.cache
 def _files(package: str) -> tuple[str, ...]:
-    folder = _PACKAGE_ROOT.joinpath(*package.split(".")[1:])
-    return tuple(found.name for found in pkgutil.iter_modules([str(folder)]))
+    return tuple(found.name for found in pkgutil.iter_modules([str(_folder(package))]))
+
+
+def _folder(package: str) -> Path:
+    return _PACKAGE_ROOT.joinpath(*package.split(".")[1:])
 
 
 @functools.cache

@@ -9,6 +9,8 @@ from typing import NamedTuple
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls of ASCII and of Latin-1 (C1), marks and overrides of direction, two more ends of a line, and halves of
 surrogate pairs."""
+_LONGEST_WORD, _BETWEEN = 22, 3
+"""Longer ones, paths for instance, are broken where a column is narrow; and the space between two columns."""
 _SPACES = str.maketrans("\n\t", "  ")
 
 
@@ -42,7 +44,8 @@ class Table(NamedTuple):
         columns: heads.
         rows: as many cells each as there are columns; plain text is a cell too.
         kept: so many columns at the left stand in every piece of a table that is too wide for the terminal. With 0 a
-            table stays in one piece and long cells are folded.
+            table stays in one piece: long cells are folded, and where the terminal is narrower than its words, a row
+            becomes a paragraph.
         described: so many columns after those stand in the first piece alone.
         below: sentences, a line each.
     """
@@ -53,6 +56,36 @@ class Table(NamedTuple):
     kept: int = 0
     described: int = 0
     below: Sequence[str] = ()
+
+
+def column_widths(table: Table, width: int) -> list[int] | None:
+    """Widths at which a table fits into so many characters and no word is broken; None where there are none.
+
+    Columns are as wide as their longest line where that fits; else the widest give way.
+    """
+    lines = [[column.text, *(_text(row[place]) for row in table.rows)] for place, column in enumerate(table.columns)]
+    least = [max(min(len(word), _LONGEST_WORD) for line in each for word in line.split() or [""]) for each in lines]
+    found = [max(map(len, each)) for each in lines]
+    room = width - _BETWEEN * (len(found) - 1) - 2
+    if sum(least) > room:
+        return None
+    while sum(found) > room:
+        able = [place for place in range(len(found)) if found[place] > least[place]]
+        found[max(able, key=lambda place: found[place])] -= 1
+    return found
+
+
+def paragraphs(table: Table) -> list[str]:
+    """The rows of a table for a terminal that is too narrow for its columns: each the first cell, then the others."""
+    names = [column.text for column in table.columns]
+    found = []
+    for first, *rest in ([_text(cell) for cell in row] for row in table.rows):
+        found += [first, *(f"  {name}: {text}" for name, text in zip(names[1:], rest, strict=True))]
+    return found
+
+
+def _text(cell: Cell | str) -> str:
+    return visible(cell.text if isinstance(cell, Cell) else cell)
 
 
 def listing(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

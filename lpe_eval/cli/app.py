@@ -15,7 +15,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, "
     "5 inconclusive comparison, 130 interrupted.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     # Every flag may be typed with underscores as well.
     context_settings={
@@ -25,7 +24,28 @@ app = typer.Typer(
 )
 
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes CUDA where there is one.")]
+def _tell_version(wanted: bool) -> bool:
+    if wanted:
+        import lpe_eval
+        from lpe_eval.console import lines
+
+        lines(f"lpe-eval {lpe_eval.__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _before_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    """Flags that stand before a command."""
+
+
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; auto takes CUDA where there is one, else the CPU.")
+]
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same command, the same bits on CUDA too; some models get slower.")
 ]

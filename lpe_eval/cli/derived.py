@@ -43,9 +43,12 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        found = super().get_command(ctx, cmd_name)
+        found: Any = super().get_command(ctx, cmd_name)
         if found is None and cmd_name in self.list_commands(ctx):
-            return _derived(KINDS.load(cmd_name))
+            found = _derived(KINDS.load(cmd_name))
+        if found is not None and found.help:
+            # typer keeps the line ends of a docstring, which belong to the width of a source file.
+            found.help = "\n\n".join(" ".join(each.split()) for each in found.help.split("\n\n"))
         return found
 
 

@@ -14,6 +14,7 @@ from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.judge import failing, judge
 from lpe_eval.report.gate.markdown import as_markdown
 from lpe_eval.report.gate.rules import ALLOWABLE, Rules, Verdict
+from lpe_eval.report.gate.shared_text import other_text
 from lpe_eval.report.gate.verdicts import (
     as_json,
     as_junit,
@@ -45,6 +46,8 @@ class Comparison(NamedTuple):
     baselines: tuple[str, ...]
     rules: Rules
     verdicts: list[Verdict]
+    text: str = ""
+    """What tells its text from that of a baseline, where a version does."""
 
 
 def parse_rules(tolerance: float, sigmas: float, allow: Sequence[str], detectable: float | None = None) -> Rules:
@@ -94,7 +97,8 @@ def compare(folder: Path, baselines: dict[str, list[Judged]], rules: Rules) -> C
     of_run, of_baselines = ({str(judged.row["metric"]) for judged in side} for side in (new, old))
     if not of_run & of_baselines:
         raise SpecError(f"the baseline {', '.join(baselines)} has no row to compare with")
-    return Comparison(str(folder), tuple(baselines), rules, verdicts)
+    texts = (other_text(new[0].corpus, each.corpus) for each in old if new)
+    return Comparison(str(folder), tuple(baselines), rules, verdicts, next(filter(None, texts), ""))
 
 
 def title(comparison: Comparison) -> str:
@@ -139,7 +143,8 @@ def notes(comparison: Comparison) -> list[str]:
         found.append(f"the run shares at least {math.floor(1000 * shared) / 10:g} % of the baseline's scored tokens")
     changed, vanished = (max(getattr(each, name) for each in verdicts) for name in ("changed", "vanished"))
     if changed or vanished:
-        found.append(f"{changed} documents changed and {vanished} vanished since the baseline; they are left out")
+        why = f": {comparison.text}" if comparison.text else ""
+        found.append(f"{changed} documents changed and {vanished} vanished since the baseline; they are left out{why}")
     reasons: dict[str, list[Verdict]] = {}
     for each in verdicts:
         if reason(each) and each.verdict not in ("missing", "new"):

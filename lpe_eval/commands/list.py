@@ -1,11 +1,15 @@
-"""What can be named on the command line, as tables for `lpe-eval list`."""
+"""What can be named on the command line, as tables for `lpe-eval list`.
 
+Importing torch takes seconds, so what our own members say of themselves is read in their files; only members of other
+packages, and checkpoints, are imported.
+"""
+
+import ast
 import sys
 from collections.abc import Callable, Sequence
 
 from lpe_eval import table
 from lpe_eval.errors import UnknownName
-from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, KINDS, Room
 from lpe_eval.screen import Table, listing
 from lpe_eval.spec.released import released_names
@@ -16,7 +20,8 @@ Listing = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Column names, and rows."""
 
 
-_FORMS = {"published": "as published", "ours": "our choice"}
+_FORMS = {"published": "as published", "ours": "our choice", "": "our choice"}
+"""What `bidirectional` of an encoding means; "" is for one that leaves it as the contract has it."""
 
 
 def catalogue(what: str) -> Table:
@@ -31,8 +36,9 @@ def catalogue(what: str) -> Table:
 
 
 def _encodings() -> Listing:
-    members = [(name, ENCODINGS.load(name)) for name in ENCODINGS.names()]
-    rows = [(name, member.title, member.paper, _FORMS[member.bidirectional]) for name, member in members]
+    fields = ("title", "paper", "bidirectional")
+    members = [(name, *(_said(ENCODINGS, name).get(field, "") for field in fields)) for name in ENCODINGS.names()]
+    rows = [(name, title, paper, _FORMS[bidirectional]) for name, title, paper, bidirectional in members]
     return ("name", "method", "paper", "bidirectional"), [*rows]
 
 
@@ -42,6 +48,8 @@ def _tasks() -> Listing:
 
 
 def _checkpoints() -> Listing:
+    from lpe_eval.model.checkpoint import LoadOptions, locate
+
     rows: list[Sequence[str]] = []
     for name in released_names():
         located = locate(name)
@@ -51,7 +59,7 @@ def _checkpoints() -> Listing:
 
 
 def _members(room: Room) -> Listing:
-    return ("name", "what it is"), [(name, _first_line(room.load(name))) for name in room.names()]
+    return ("name", "what it is"), [(name, _said(room, name)["docstring"].partition("\n")[0]) for name in room.names()]
 
 
 def _columns() -> Listing:
@@ -71,8 +79,22 @@ def _columns() -> Listing:
     return ("name", "unit", "meaning", "tables (* where it tells rows apart)"), rows
 
 
-def _first_line(member: type) -> str:
-    return (sys.modules[member.__module__].__doc__ or "").strip().partition("\n")[0]
+def _said(room: Room, name: str) -> dict[str, str]:
+    """The docstring of a member's module, and the plain values that its class gives to its attributes."""
+    file = room.source(name)
+    if file is None:
+        member = room.load(name)
+        values = {field: str(getattr(member, field, "")) for field in ("title", "paper", "bidirectional")}
+        return {**values, "docstring": (sys.modules[member.__module__].__doc__ or "").strip()}
+    tree = ast.parse(file.read_bytes())
+    found = {"docstring": ast.get_docstring(tree) or ""}
+    for each in [part for node in tree.body if isinstance(node, ast.ClassDef) for part in node.body]:
+        match each:
+            case ast.AnnAssign(target=ast.Name(id=field), value=ast.Constant(value=str(value))):
+                found[field] = value
+            case ast.Assign(targets=[ast.Name(id=field)], value=ast.Constant(value=str(value))):
+                found[field] = value
+    return found
 
 
 _KINDS: dict[str, Callable[[], Listing]] = {

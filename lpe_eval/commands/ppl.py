@@ -232,7 +232,8 @@ def _planned_rows(
 ) -> list[PlannedRow]:
     models = {each.peek.name: planned_facts(each) for each in planned}
     digests = {each.peek.name: [document.digest for document in each.selection.documents] for each in planned}
-    return text_rows(order, _row_facts(spec, corpus), spec.model_dump(mode="json"), models, digests)
+    text = {"name": corpus.label, "split": corpus.split, **corpus_facts(corpus)}
+    return text_rows(order, _row_facts(spec, corpus), spec.model_dump(mode="json"), models, digests, text)
 
 
 def _row_facts(spec: PerplexitySpec, corpus: Corpus) -> Facts:

@@ -6,7 +6,7 @@ from lpe_eval.errors import SpecError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA where there is one.
+    """The device called `name`; "auto" is CUDA where there is one, else the CPU: never another one, as Apple's MPS.
 
     Raises:
         SpecError: there is no such device here.

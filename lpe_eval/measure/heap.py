@@ -16,6 +16,9 @@ def keep_freed_memory() -> bool:
     """From now on this process keeps what it frees, to its end; tells whether that could be arranged."""
     if platform.libc_ver()[0] != "glibc":
         return False
-    mallopt = ctypes.CDLL(None).mallopt
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # a process without a C library to ask
+        return False
     wanted = ((_MMAP_THRESHOLD, 1 << 25), (_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
     return all(mallopt(parameter, value) == 1 for parameter, value in wanted)

@@ -41,7 +41,7 @@ def peak_of(case: Case, device: torch.device) -> Peak:
         return _on_cuda(case, device)
     # In a session of its own, so that Ctrl-C reaches us alone; `run` ends the process on the way out.
     command = [sys.executable, "-m", "lpe_eval.measure.peak", case.model_dump_json(), str(device)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, start_new_session=True)
     if done.returncode < 0:
         return Peak(None, "failed", f"the process was killed (signal {-done.returncode}), likely for want of memory")
     if done.returncode > 0:

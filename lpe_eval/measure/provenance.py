@@ -13,6 +13,7 @@ Choices:
 
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -112,7 +113,7 @@ def run_facts(
 
 def cost(tokens: float | int, seconds: float | int, peak_memory_mib: float | None) -> dict[str, Any]:
     """Tokens through the model, seconds spent there, their quotient, and the highest memory, if known."""
-    peak = None if peak_memory_mib is None else round(peak_memory_mib, 1)
+    peak = None if peak_memory_mib is None or math.isnan(peak_memory_mib) else round(peak_memory_mib, 1)
     speed = round(tokens / seconds, 1) if seconds > 0 else None
     return {"tokens": int(tokens), "seconds": round(seconds, 2), "tokens_per_second": speed, "peak_memory_mib": peak}
 
@@ -123,27 +124,37 @@ def invocation(argv: Sequence[str]) -> list[str]:
     return ["lpe-eval" if program in ("", "__main__.py") else program, *argv[1:]]
 
 
-def publishable(value: Any, homes: Sequence[str] | None = None, here: str | None = None) -> Any:
+def publishable(
+    value: Any, homes: Sequence[str] | None = None, here: str | None = None, separator: str = os.sep
+) -> Any:
     """`value` with paths in the current directory made relative and the home directory written `~`, in every text.
 
     Args:
         value: mappings, sequences, texts and numbers; paths become text.
         homes: names of the home directory; None asks the system.
         here: the current directory; None asks the system.
+        separator: of the parts of a path; with Windows' backslash a slash serves as well, capitals are small letters,
+            and a backslash may have been doubled by whoever wrote the text.
     """
-    known = [home.rstrip("/") for home in (_homes() if homes is None else homes)]
-    current = (_here() if here is None else here).rstrip("/")
+    slashes, flags = ("/", 0) if separator == "/" else (r"/\\", re.IGNORECASE)
+    known = [home.rstrip(f"/{separator}") for home in (_homes() if homes is None else homes)]
+    current = (_here() if here is None else here).rstrip(f"/{separator}")
+
+    def pattern(place: str) -> str:
+        parts = re.split(f"[{slashes}]", place) if flags else [place]
+        return f"[{slashes}]+".join(map(re.escape, parts))
+
     # A whole part of a path, from its start: not /home/al of /home/alice, nor /root of /data/root.
     edge = r"\"'\s:,;=?&|()"
     places = [
-        (re.compile(rf"(?:(?<=//)|(?<![^{edge}@])){re.escape(home)}(?![^/{edge}])"), "~")
+        (re.compile(rf"(?:(?<=//)|(?<![^{edge}@])){pattern(home)}(?![^{slashes}{edge}])", flags), "~")
         for home in known
         if len(home) > 1
     ]
     if current not in ("", *known):
-        start = rf"(?<![^{edge}@]){re.escape(current)}"
-        inside, itself = re.compile(rf"{start}/+(?=[^/{edge}])"), re.compile(rf"{start}/*(?![^{edge}])")
-        places = [(inside, ""), (itself, "."), *places]
+        start = rf"(?<![^{edge}@]){pattern(current)}"
+        inside = re.compile(rf"{start}[{slashes}]+(?=[^{slashes}{edge}])", flags)
+        places = [(inside, ""), (re.compile(rf"{start}[{slashes}]*(?![^{edge}])", flags), "."), *places]
 
     def written(each: Any) -> Any:
         if isinstance(each, Mapping):
@@ -160,11 +171,15 @@ def publishable(value: Any, homes: Sequence[str] | None = None, here: str | None
     return written(value)
 
 
-def publishable_name(corpus: str) -> str:
+def publishable_name(corpus: str, separator: str = os.sep) -> str:
     """A corpus as rows call it: a path in the current directory is told from there, the home directory is `~`, and of
     any other absolute path the last two parts stay, `.../books/test.txt`."""
-    place = publishable(corpus)
-    return "/".join(["...", *place.strip("/").split("/")[-2:]]) if place.startswith("/") else place
+    place = publishable(corpus, separator=separator)
+    if separator == "/":
+        return "/".join(["...", *place.strip("/").split("/")[-2:]]) if place.startswith("/") else place
+    # A drive, or a backslash where a machine or the current drive begins.
+    absolute = re.match(r"(?:[A-Za-z]:)?[/\\]", place)
+    return "/".join(["...", *re.split(r"[/\\]+", place.strip("/\\"))[-2:]]) if absolute else place
 
 
 def _here() -> str:
@@ -210,10 +225,10 @@ def _git(root: Path, *arguments: str) -> str | None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, env=clean)
+        done = subprocess.run(command, capture_output=True, check=True, timeout=20, env=clean)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode("utf-8", "replace").strip()
 
 
 def _installed_commit(package: Path) -> str | None:
@@ -231,7 +246,8 @@ def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            # Its metadata leave out which build it is, unless that is the CPU's: 2.15.0 of 2.15.0+cu132.
+            found[name] = str(torch.__version__) if name == "torch" else metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found

@@ -135,8 +135,8 @@ def _mask(q, k, first, blocks):
     def visible(_batch, _head, query, key):
         return key <= query + first
 
-    lengths = (q.shape[2], k.shape[2])
-    return BlockMask(seq_lengths=lengths, BLOCK_SIZE=(_BLOCK, _BLOCK), mask_mod=visible, **blocks._asdict())
+    # By place and not by name, since before torch 2.9 the compiler cannot follow `_asdict`.
+    return BlockMask((q.shape[2], k.shape[2]), *blocks, BLOCK_SIZE=(_BLOCK, _BLOCK), mask_mod=visible)
 
 
 @no_type_check

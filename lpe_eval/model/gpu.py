@@ -1,8 +1,16 @@
-"""What a device can run beyond PyTorch's own operations."""
+"""What a device can run beyond PyTorch's own operations, and what it cannot."""
 
 from importlib.util import find_spec
 
 import torch
+
+_WITHOUT_FLOAT64 = ("mps",)
+"""Types of devices that have no float64: Apple's."""
+
+
+def device_of_float64(device: torch.device) -> torch.device:
+    """Where float64 numbers for a device are computed: there, or on the CPU if it has none."""
+    return torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
 
 
 def has_triton(device: torch.device) -> bool:

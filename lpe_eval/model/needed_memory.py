@@ -8,7 +8,7 @@ Choices:
     * A layer costs at least `_LAYER` bytes beside its numbers, for the objects that hold them.
 """
 
-import resource
+import mmap
 from pathlib import Path
 
 from lpe_eval.errors import CheckpointError
@@ -83,6 +83,10 @@ def _groups(root: Path) -> list[int]:
 
 
 def _address_space(root: Path) -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if limit == resource.RLIM_INFINITY else limit - _pages(root, 0)
 
@@ -90,7 +94,7 @@ def _address_space(root: Path) -> int | None:
 def _pages(root: Path, place: int) -> int:
     """Bytes of this process: 0 is its address space, 1 what of it is resident."""
     try:
-        return int(_read(root / "proc/self/statm").split()[place]) * resource.getpagesize()
+        return int(_read(root / "proc/self/statm").split()[place]) * mmap.PAGESIZE
     except (LookupError, ValueError):
         return 0
 

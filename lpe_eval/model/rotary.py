@@ -3,6 +3,7 @@
 Frequencies are computed in float64 and rounded once.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lpe_eval.model.constants import constant
+from lpe_eval.model.gpu import device_of_float64
 
 AngleDtype = Literal["float64", "float32", "bfloat16", "float16"]
 Layout = Literal["half_split", "interleaved"]
@@ -33,9 +35,13 @@ def angles(at: Int[Tensor, " t"], inverse: Float[Tensor, " f"], dtype: AngleDtyp
     """Position times frequency, formed in `dtype` and returned in at least float32.
 
     float32 is what released code does today. In bfloat16 the positions 256 and 257 are one: models
-    whose rotary module was cast as a whole, as in older GPT-NeoX, saw that.
+    whose rotary module was cast as a whole, as in older GPT-NeoX, saw that. For a device without float64 such angles
+    are formed on the CPU and come in float32, without whole turns.
     """
     held = getattr(torch, dtype)
+    if held == torch.float64 and device_of_float64(at.device) != at.device:
+        turns = at.cpu().double()[:, None] * inverse.cpu().double()
+        return turns.remainder(2 * math.pi).float().to(at.device)
     there = inverse.to(held)
     if at.device.type != "cpu":
         there = constant(tuple(inverse.tolist()), held, at.device)

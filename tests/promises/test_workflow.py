@@ -49,11 +49,28 @@ def test_steps_use_the_variables_that_are_set_and_no_expressions():
 def test_progress_is_told_and_reports_are_kept_whatever_the_verdict():
     by_name = {step["name"]: step for step in STEPS if "name" in step}
     assert "-q" not in by_name["Measure"]["run"].split() and "--quiet" not in by_name["Measure"]["run"]
-    for name in ("Compare", "Summary", "Keep the reports"):
+    for name in ("Summary", "Keep the reports"):
         assert by_name[name]["if"] == "${{ !cancelled() }}"
+    assert by_name["Compare"]["if"] == "${{ !cancelled() && steps.install.outcome == 'success' }}"
+    assert by_name["Install"]["id"] == "install"
     assert {"gate.json", "gate.xml"} <= set(by_name["Keep the reports"]["with"]["path"].split())
     # Without pipefail a pipe ends as its last command does; GitHub sets it where bash is named.
     assert WORKFLOW["defaults"] == {"run": {"shell": "bash"}}
+
+
+def test_nothing_is_installed_by_a_name_that_anybody_may_own(tmp_path: Path):
+    assert WORKFLOW["env"]["LPE_EVAL"] == "" == WORKFLOW["env"]["CONSTRAINTS"]
+    (install,) = [step["run"] for step in STEPS if step.get("name") == "Install"]
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "pip").chmod(0o755)
+
+    def ended(**of_user: str) -> subprocess.CompletedProcess[str]:
+        own = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LPE_EVAL": "", "CONSTRAINTS": "", "TORCH_INDEX": "", **of_user}
+        return subprocess.run(["bash", "-eo", "pipefail", "-c", install], env=own, capture_output=True, text=True)
+
+    assert ended().returncode == 2 and "LPE_EVAL is empty" in ended().stderr and ended().stdout == ""
+    told = ended(LPE_EVAL="a.whl", CONSTRAINTS="versions.txt").stdout
+    assert told == "install -c versions.txt torch\ninstall -c versions.txt a.whl\n"
 
 
 class Ended(NamedTuple):

@@ -85,7 +85,7 @@ class Native(CheckpointFormat):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _replace(folder / _WEIGHTS, lambda partial: save_file(weights, partial))
-            _replace(folder / _CONFIG, lambda partial: partial.write_text(text, encoding="utf-8"))
+            _replace(folder / _CONFIG, lambda partial: partial.write_bytes(text.encode("utf-8")))
         except (OSError, SafetensorError) as error:
             detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise OutputError(f"cannot write a checkpoint to {folder}: {detail}") from error
@@ -144,10 +144,11 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         write(partial)
-        with partial.open("rb") as file:
+        # For writing, since Windows forces nothing else to disk.
+        with partial.open("r+b") as file:
             os.fsync(file.fileno())
-        # On POSIX in one step, over a file that is there.
-        partial.rename(path)
+        # In one step, over a file that is there.
+        partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -14,7 +14,7 @@ Deviations and choices:
     * `dimension` D is 128, as in the paper, whatever the width of the model; NeMo passes the width
       of one head.
     * `centred` keeps the - D / 2, which the softmax removes; without it biases are positive.
-    * Cosines are computed in float64, so that far distances keep their phase.
+    * Cosines are computed in float64, so that far distances keep their phase; for a device without it, on the CPU.
     * Bidirectional: the cosine is even, so the same formula gives the distance |i - j|, as in NeMo.
 """
 
@@ -26,6 +26,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, require_even_width
+from lpe_eval.model.gpu import device_of_float64
 from lpe_eval.model.offsets import distances
 
 
@@ -55,11 +56,11 @@ class Sandwich(Encoding):
         require_even_width(options.dimension, "sandwich")
 
     def bias_by_offset(self, offset: Int[Tensor, " n"]) -> Float[Tensor, "h n"]:
-        half, heads = self.options.dimension // 2, self.geometry.heads
-        distance = distances(offset, self.geometry.causal).double()
-        index = torch.arange(half, dtype=torch.float64, device=offset.device) + self.options.first_index
+        half, heads, device = self.options.dimension // 2, self.geometry.heads, device_of_float64(offset.device)
+        distance = distances(offset, self.geometry.causal).to(device).double()
+        index = torch.arange(half, dtype=torch.float64, device=device) + self.options.first_index
         ripples = torch.cos(distance[:, None] * 10000.0 ** (-index / half)).sum(-1)
         if self.options.centred:
             ripples = ripples - half
-        divisor = 8.0 / heads * torch.arange(1, heads + 1, dtype=torch.float64, device=offset.device)
-        return (ripples / divisor[:, None]).float()
+        divisor = 8.0 / heads * torch.arange(1, heads + 1, dtype=torch.float64, device=device)
+        return (ripples / divisor[:, None]).float().to(offset.device)

@@ -26,7 +26,7 @@ from lpe_eval.plain import Unreadable, read_plain, yaml_of
 class NeoxArgs(BaseModel):
     """The part of a GPT-NeoX configuration that a forward pass depends on."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     num_layers: int = Field(ge=1)
     hidden_size: int = Field(ge=1)

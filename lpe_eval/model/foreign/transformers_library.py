@@ -10,17 +10,28 @@ from lpe_eval.errors import CheckpointError, LpeEvalError, MissingExtra
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.plain import first_line
 
+_OLDEST = (4, 49)
+"""Before it the sliding window of some models was left out, so that their numbers at long lengths were wrong."""
+
 
 def import_transformers() -> Any:
     """The library.
 
     Raises:
         MissingExtra: it is not installed.
+        CheckpointError: it is too old.
     """
     try:
         import transformers
     except ImportError as error:
         raise MissingExtra("a Hugging Face model", "hf") from error
+    version = str(transformers.__version__)
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise CheckpointError(
+            f"transformers {version} leaves out the sliding window of some models; take {oldest} or newer: "
+            "pip install -U 'lpe-eval[hf]'"
+        )
     return transformers
 
 

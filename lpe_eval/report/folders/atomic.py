@@ -14,24 +14,30 @@ Then, under the lock `.NAME.lock`, it takes its name:
 Choices:
     * Whoever fills a folder holds it by a lock of the kernel, which goes with the process. A folder under a private
       name that nobody holds is what a killed process left: the next to write that name removes it.
-    * A file system that cannot lock folders keeps such leftovers; they harm nothing.
+    * A file system that cannot lock folders keeps such leftovers, and so does Windows; they harm nothing.
+    * Windows opens no folders, forces only what is open for writing, and replaces no file that somebody is reading: it
+      is tried again for a moment. Its folders are replaced as where there is no such step.
 """
 
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lpe_eval.report.folders.lock import is_still_there, waited_for
+from lpe_eval.report.folders.lock import is_still_there, take, waited_for
 
 PARTIAL = ".partial"
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+_OPENS_FOLDERS = getattr(os, "O_DIRECTORY", None) is not None
+_PAUSES = () if _OPENS_FOLDERS else (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Seconds until a file that is being read may be replaced, one for each further try."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_SUCH_STEP = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
 """What renameat2 says where kernel, file system or sandbox lack it."""
@@ -49,12 +55,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        _replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
-    _force(path.parent)
+    _force_names(path.parent)
 
 
 def write_folder(target: Path, fill: Callable[[Path], object], overwrite: bool) -> None:
@@ -75,11 +81,11 @@ def write_folder(target: Path, fill: Callable[[Path], object], overwrite: bool) 
         fill(partial)
         for file in partial.iterdir():
             _force(file)
-        _force(partial)
+        _force_names(partial)
         with waited_for(_lock(target)):
             _put_back(target)
             _take_name(partial, target, overwrite)
-        _force(target.parent)
+        _force_names(target.parent)
 
 
 def put_back(target: Path) -> None:
@@ -98,9 +104,10 @@ def _take_name(partial: Path, target: Path, overwrite: bool) -> None:
         partial.replace(target)
         return
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        # Windows says that it may not.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES) or not target.is_dir():
             raise
-        if not overwrite:
+        if not overwrite and any(target.iterdir()):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
     try:
         exchange(partial, target)
@@ -125,7 +132,7 @@ def exchange(one: Path, other: Path) -> None:
     """
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows, which has no library without a name
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
     if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
         number = ctypes.get_errno()
@@ -139,23 +146,26 @@ def _private(target: Path) -> Iterator[Path]:
         partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
         partial.mkdir()
         held = _held(partial)
-        if held is not None:
+        if held is not None or not _OPENS_FOLDERS:
             break
     try:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        os.close(held)
+        if held is not None:
+            os.close(held)
 
 
 def _held(folder: Path) -> int | None:
     """A descriptor that holds a folder until it is closed; None where somebody else holds or removes it."""
+    if not _OPENS_FOLDERS:
+        return None
     try:
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened = os.open(folder, _FOLDER)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take(opened)
         mine = is_still_there(opened, folder)
     except OSError as error:
         mine = not isinstance(error, BlockingIOError)
@@ -166,12 +176,14 @@ def _held(folder: Path) -> int | None:
 
 
 def _remove_leftovers(target: Path) -> None:
+    if not _OPENS_FOLDERS:
+        return
     name = re.compile(rf"\.{re.escape(target.name)}\.\d+-[0-9a-f]{{8}}{re.escape(PARTIAL)}")
     for found in [each for each in target.parent.iterdir() if name.fullmatch(each.name)]:
         with contextlib.suppress(OSError):
-            opened = os.open(found, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened = os.open(found, _FOLDER)
             try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take(opened)
                 shutil.rmtree(found, ignore_errors=True)
             finally:
                 os.close(opened)
@@ -196,9 +208,36 @@ def _lock(target: Path) -> Path:
     return target.with_name(f".{target.name}.lock")
 
 
-def _force(path: Path) -> None:
-    """Forces a file, or the names in a folder, to disk."""
-    opened = os.open(path, os.O_RDONLY)
+def _replace(partial: Path, path: Path) -> None:
+    for pause in _PAUSES:
+        try:
+            partial.replace(path)
+            return
+        except PermissionError:
+            if path.is_dir():
+                raise
+            time.sleep(pause)
+    partial.replace(path)
+
+
+def _force(file: Path) -> None:
+    """Forces what stands in a file to disk.
+
+    Raises:
+        OSError: it cannot be opened for writing, or the disk fails.
+    """
+    opened = os.open(file, os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _force_names(folder: Path) -> None:
+    """Forces the names in a folder to disk, where the system can be asked to."""
+    if not _OPENS_FOLDERS:
+        return
+    opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:

@@ -1,15 +1,52 @@
-"""One process a folder: a lock of the kernel, which goes with the process whatever ends it."""
+"""One process a folder: a lock of the kernel, which goes with the process whatever ends it.
+
+POSIX locks the open file (flock). Windows locks its first byte (LockFileEx, as `msvcrt.locking`), and does not remove a
+file that is open, so there a lock's file is removed after it is let go. A system with neither has no locks.
+"""
 
 import contextlib
-import fcntl
+import errno
+import importlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lpe_eval.errors import OutputError
 
 LOCK = ".lock"
+_SECONDS_BETWEEN_TRIES = 0.05
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+_fcntl, _msvcrt = _module("fcntl"), _module("msvcrt")
+
+
+def take(opened: int) -> None:
+    """Locks an open file, or on POSIX an open folder, until it is closed.
+
+    Raises:
+        BlockingIOError: somebody else has locked it.
+        OSError: it cannot be locked.
+    """
+    if _fcntl is not None:
+        _fcntl.flock(opened, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+    elif _msvcrt is not None:
+        os.lseek(opened, 0, os.SEEK_SET)
+        try:
+            _msvcrt.locking(opened, _msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
+            raise
 
 
 def hold(directory: Path) -> int:
@@ -20,11 +57,11 @@ def hold(directory: Path) -> int:
     """
     while True:
         try:
-            lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise OutputError(f"cannot write to {directory}: {error.strerror}; choose another --out") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take(lock)
             if is_still_there(lock, directory / LOCK):
                 return lock
         except BlockingIOError as error:
@@ -40,9 +77,7 @@ def hold(directory: Path) -> int:
 
 def release(lock: int, directory: Path) -> None:
     """Lets another process take the lock, and removes its file."""
-    with contextlib.suppress(OSError):
-        (directory / LOCK).unlink()
-    os.close(lock)
+    _let_go(lock, directory / LOCK)
 
 
 @contextmanager
@@ -53,9 +88,9 @@ def waited_for(path: Path) -> Iterator[None]:
         OSError: the place cannot be written to or locked.
     """
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _wait(lock)
             if is_still_there(lock, path):
                 break
         except BaseException:
@@ -65,9 +100,7 @@ def waited_for(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(lock)
+        _let_go(lock, path)
 
 
 def is_still_there(lock: int, path: Path) -> bool:
@@ -76,3 +109,25 @@ def is_still_there(lock: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(lock), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _wait(lock: int) -> None:
+    if _fcntl is not None:
+        _fcntl.flock(lock, _fcntl.LOCK_EX)
+        return
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            take(lock)
+            return
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def _let_go(lock: int, path: Path) -> None:
+    """Removes the file first: once another process could lock it, it would hold a file without a name."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    os.close(lock)
+    if _fcntl is None:
+        # Only now does Windows remove it, and only if nobody else has it open.
+        with contextlib.suppress(OSError):
+            path.unlink()

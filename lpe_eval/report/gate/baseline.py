@@ -16,6 +16,7 @@ one day and not what later runs should be held to. `n/a` and `error` are answers
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ def find_baseline(text: str) -> Path:
         UnknownName: there is no baseline of that name.
         SpecError: there is no folder at that path, or the name is that of a folder and of no baseline.
     """
-    if "/" in text or text in (".", "..") or text.startswith("~"):
+    if {"/", os.sep} & set(text) or text in (".", "..") or text.startswith("~"):
         return _run_at(Path(text).expanduser())
     places = (FOLDER, *_shipped())
     if _NAME.fullmatch(text):

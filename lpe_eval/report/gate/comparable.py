@@ -17,6 +17,7 @@ from lpe_eval.errors import SpecError
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.frames import typed_frame
 from lpe_eval.report.gate.joining import Judged, Match, join, judged_rows
+from lpe_eval.report.gate.shared_text import other_text
 from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.table import CHE_METRICS, CellKey, Facts, Measurement
 
@@ -42,6 +43,7 @@ def text_rows(
     spec: Mapping[str, Any],
     models: Mapping[str, Mapping[str, Any]],
     digests: Mapping[str, Iterable[str]],
+    corpus: Mapping[str, Any],
 ) -> list[PlannedRow]:
     """The planned rows of a perplexity run.
 
@@ -51,11 +53,12 @@ def text_rows(
         spec: as stored.
         models: by name, what its provenance will say.
         digests: by model, of the documents.
+        corpus: what its provenance will say of the text.
     """
     cells = [Measurement(key, facts, "", (), (), None, "failed", "") for key in keys]
     rows = typed_frame(table.ROWS, [row.values() for cell in cells for row in summarise(cell, "", 0)])
     nothing = typed_frame(table.BY_DOCUMENT, [])
-    run = Run(rows, nothing, nothing, nothing, dict(spec), {"models": models})
+    run = Run(rows, nothing, nothing, nothing, dict(spec), {"models": models, "corpus": corpus})
     return [
         PlannedRow(judged, lambda name=str(judged.row["model"]): digests.get(name, ()))
         for judged in judged_rows(run, "the run")
@@ -123,7 +126,9 @@ def _why_not(match: Match, row: PlannedRow) -> str | None:
         return None
     if row.judged.row["metric"] in CHE_METRICS:
         return "none of the strings is one of the baseline's; give its --samples and --seed, as in its spec.yaml"
-    return "none of the documents is one of the baseline's; give its text, with --data or --task and --split"
+    remedy = "give its text, with --data or --task and --split"
+    other = other_text(row.judged.corpus, reference.corpus)
+    return f"none of the documents is one of the baseline's; {other or remedy}"
 
 
 def _disjoint(new: Sequence[Judged], old: Sequence[Judged]) -> str:

@@ -26,6 +26,7 @@ Choices:
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -56,6 +57,8 @@ class Judged(NamedTuple):
     """What the run it comes from is called."""
     direction: float | None = None
     """1 where more is worse, -1 where less is; None is -1 for answers to problems and 1 for anything else."""
+    corpus: Mapping[str, Any] = MappingProxyType({})
+    """What the provenance says of the text."""
 
     @property
     def worse_is(self) -> float:
@@ -184,7 +187,8 @@ def _judged(run: Run, row: Mapping[Any, Any], blocks: Sequence[BlockSum], source
     }
     plain = {str(name): None if _absent(value) else value for name, value in row.items()}
     ids, checkpoint = (None if model.get(name) is None else str(model[name]) for name in ("ids_fingerprint", "digest"))
-    return Judged(plain, blocks, settings, ids, checkpoint, source)
+    corpus = run.provenance.get("corpus", {})
+    return Judged(plain, blocks, settings, ids, checkpoint, source, corpus=corpus)
 
 
 def _differing(one: Judged, other: Judged) -> list[str]:

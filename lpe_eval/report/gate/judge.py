@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 from lpe_eval.report.gate.joining import Judged, Match, join
 from lpe_eval.report.gate.rules import ALLOWABLE, VERDICTS, Rules, Verdict
-from lpe_eval.report.gate.shared_text import SharedText, n_tokens, shared_text
+from lpe_eval.report.gate.shared_text import SharedText, n_tokens, other_text, shared_text
 from lpe_eval.report.gate.weighing import Difference, units_needed, weighed, weighed_trainings
 from lpe_eval.report.gate.worst_document import ROUNDING, Worst, worst_document
 from lpe_eval.report.numbers.statistics import paired_difference
@@ -110,7 +110,7 @@ def _without_value(plain: Verdict, new: Judged, old: Judged) -> Verdict:
     text = shared_text(new.blocks, old.blocks)
     plain = _with_text(plain, text)
     if text.share < LEAST_IN_COMMON:
-        return _too_little(plain, old)
+        return _too_little(plain, new, old)
     here, there = (sum(block.n_nonfinite for block in side) for side in (text.new, text.old))
     why = f"{here} targets in common have a loss that is not finite, in the baseline {there}"
     return plain._replace(verdict="worse" if here > there else "better" if here < there else "same", reason=why)
@@ -120,7 +120,7 @@ def _paired(plain: Verdict, new: Judged, old: Judged, in_bytes: bool, rules: Rul
     text = shared_text(new.blocks, old.blocks, in_bytes)
     plain = _with_text(plain, text)
     if text.share < LEAST_IN_COMMON:
-        return _too_little(plain, old)
+        return _too_little(plain, new, old)
     paired = paired_difference(text.new, text.old)
     method = "none" if paired.ci_method == "none" else f"paired-{paired.ci_method}"
     of_answers, before, tokens = plain.metric in CHE_METRICS, _mean(text.old), n_tokens(text.old)
@@ -159,7 +159,7 @@ def _among_trainings(plain: Verdict, new: Judged, trainings: Sequence[Judged], i
     share = min(n_tokens(_only(text.old, shared)) / max(text.total, 1) for text in texts)
     plain = _with_text(plain, min(texts, key=lambda text: text.share))._replace(common=share)
     if share < LEAST_IN_COMMON:
-        return _too_little(plain, trainings[0])
+        return _too_little(plain, new, trainings[0])
     before, blocks = [_only(text.old, shared) for text in texts], _only(texts[0].new, shared)
     losses = [_mean(each) for each in before]
     mean, count = math.fsum(losses) / len(losses), len(losses)
@@ -188,13 +188,14 @@ def _with_worst(verdict: Verdict, worst: Worst | None) -> Verdict:
     return verdict._replace(verdict="worse", needed=0, **named)
 
 
-def _too_little(plain: Verdict, old: Judged) -> Verdict:
+def _too_little(plain: Verdict, new: Judged, old: Judged) -> Verdict:
     share = math.floor(1000 * plain.common) / 10
     if plain.metric in CHE_METRICS:
         why = f"only {share:g} % of the baseline's answers are to strings of the run; give its --samples and --seed"
         return plain._replace(verdict="not comparable", reason=f"{why} (they stand in its spec.yaml)")
     why = f"only {share:g} % of the baseline's scored tokens are in the run with the same text; "
-    why += "measure with the baseline's lengths and --max-tokens (they stand in its spec.yaml)"
+    remedy = "measure with the baseline's lengths and --max-tokens (they stand in its spec.yaml)"
+    why += other_text(new.corpus, old.corpus) or remedy
     if "packed" in old.settings["protocol"]:
         why += "; packed text is one stream, so any change of it changes all"
     return plain._replace(verdict="not comparable", reason=why)

@@ -6,10 +6,13 @@ another place, its last block is other text. Every window counts from the start 
 paired block have the same context on both sides, whatever became of other documents.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from lpe_eval.table import BlockSum
+
+_VERSIONS = ("subset", "revision", "split")
+"""What `Corpus.describe` says of a text that others publish, where two runs may have different ones."""
 
 
 class SharedText(NamedTuple):
@@ -59,6 +62,33 @@ def shared_text(new: Sequence[BlockSum], old: Sequence[BlockSum], in_bytes: bool
         vanished=sum(name not in more for name in gone),
         added=sum(name not in gone for name in more),
     )
+
+
+def other_text(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    """What tells the texts of two runs apart, and the remedy; "" where their sources say nothing of it.
+
+    Args:
+        new: what the provenance of the run says of its corpus; versions are those of `Corpus.describe`.
+        old: likewise of the baseline.
+    """
+    if new.get("name") != old.get("name"):
+        return ""
+    here, there = _python(new), _python(old)
+    if here and there and here != there:
+        return (
+            f"the text is the library of {here}, in the baseline that of {there}; "
+            f"measure with {there}, or make a baseline with {here}"
+        )
+    for key in _VERSIONS:
+        if None not in (new.get(key), old.get(key)) and new[key] != old[key]:
+            return f"the {key} of the text is {new[key]}, in the baseline {old[key]}; measure the baseline's"
+    return ""
+
+
+def _python(corpus: Mapping[str, Any]) -> str:
+    """`Python 3.11.7`, or another implementation by its name; "" where the text is no library of one."""
+    name, version = corpus.get("implementation", "CPython"), corpus.get("python")
+    return "" if version is None else f"{'Python' if name == 'CPython' else name} {version}"
 
 
 def n_tokens(blocks: Iterable[BlockSum]) -> int:
