@@ -165,7 +165,7 @@ def test_transformers_that_leave_windows_out_are_refused(here: Path, monkeypatch
     (here / "gpt/config.json").write_text(json.dumps(config), encoding="utf-8")
     monkeypatch.setattr(transformers, "__version__", "4.48.3")
     found = told("inspect", "hf:gpt", code=2)
-    assert "transformers 4.48.3 leaves out the sliding window of some models; take 4.49 or newer" in found
+    assert "transformers 4.48.3 leaves out the sliding window of some models; take 4.51 or newer" in found
     bound = lowest("transformers").split(".")
     assert tuple(map(int, bound)) == transformers_library._OLDEST
 
