@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face model: a local folder, a `tokenizer.json`, or `org/name[@revision]` of the Hub.
+"""The tokenizer of a Hugging Face model: a local folder, a `tokenizer.json`, a `.gguf`, or `org/name[@revision]`.
 
 What is here is opened before any Hub is asked, and what can only be a path is not looked for there.
 
@@ -90,6 +90,10 @@ class HuggingFace(Tokenizer):
         name = f"hf:{argument}"
         where = f"the tokenizer {name}"
         here = _local(argument)
+        if here is not None and here.suffix == ".gguf" and here.is_file():
+            with told_by(where), _quiet(transformers):
+                made = transformers.AutoTokenizer.from_pretrained(str(here.parent), gguf_file=here.name)
+                return cls(name, made, made.backend_tokenizer)  # pyright: ignore[reportOptionalMemberAccess]
         if here is not None and here.is_file():
             with told_by(where):
                 backend = Backend.from_file(str(here))
