@@ -93,6 +93,11 @@ def listing(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
     return Table(title, [Column(name) for name in columns], [[written(cell) for cell in row] for row in rows])
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, such as `1 document` or `2,000 documents`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def written(value: object) -> str:
     """A value as text; None, NaN and pandas' NA are `-`."""
     return "-" if missing(value) else str(value)

@@ -156,7 +156,7 @@ def ppl(
         changes = {key: value for key, value in spelled.items() if value is not None}
         longest = max(changes.get("lengths", chosen.lengths))
         changes |= {
-            "models": model or _released(),
+            "models": _found(model) if model else _released(),
             "max_tokens": max_tokens
             if max_tokens is not None
             else max(chosen.max_tokens, 9 * max(longest, 0) // 2 + 3),
@@ -216,3 +216,25 @@ def _whole(flag: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise SpecError(f"{flag}: {text!r} is neither a whole number nor auto") from None
+
+
+def _found(models: list[str]) -> list[str]:
+    """The models with every pattern such as `steps/*`, which a shell leaves alone in quotes, as what it matches.
+
+    Raises:
+        SpecError: a pattern matches nothing.
+    """
+    from glob import glob
+
+    from lpe_eval.errors import SpecError
+
+    found: list[str] = []
+    for each in models:
+        if not set(each) & set("*[") or ":" in each or "=" in each or Path(each).exists():
+            found.append(each)
+            continue
+        matches = sorted(glob(str(Path(each).expanduser())))  # noqa: PTH207, since the pattern may begin at the root
+        if not matches:
+            raise SpecError(f"-m {each}: no file or folder here matches this pattern")
+        found += matches
+    return found

@@ -47,7 +47,7 @@ def run_spec(
     for table in found.kind.values(found) if found.kind.columns else []:
         console.show(table)
     for sentence in outcome.notes:
-        console.note(sentence)
+        tell(sentence)
     if opened:
         end_with(compare.compare(outcome.folder, opened, compare.Rules()))
     if outcome.failed:

@@ -28,7 +28,7 @@ from lpe_eval.report.gate.verdicts import (
 )
 from lpe_eval.report.kind import Found, open_folder
 from lpe_eval.report.numbers.student import MOST_SIGMAS
-from lpe_eval.screen import Table, listing
+from lpe_eval.screen import Table, counted, listing
 from lpe_eval.table import CHE_METRICS
 
 COLUMNS = ("model", "at", "baseline -> run", "change, %", "allowed", "over", "verdict")
@@ -144,7 +144,9 @@ def notes(comparison: Comparison) -> list[str]:
     changed, vanished = (max(getattr(each, name) for each in verdicts) for name in ("changed", "vanished"))
     if changed or vanished:
         why = f": {comparison.text}" if comparison.text else ""
-        found.append(f"{changed} documents changed and {vanished} vanished since the baseline; they are left out{why}")
+        found.append(
+            f"{counted(changed, 'document')} changed and {vanished} vanished since the baseline; they are left out{why}"
+        )
     reasons: dict[str, list[Verdict]] = {}
     for each in verdicts:
         if reason(each) and each.verdict not in ("missing", "new"):

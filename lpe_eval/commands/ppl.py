@@ -105,12 +105,14 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
                         measured += 1
                         write_provenance(measured)
         run = read_run(folder.directory)
-        draw_perplexity([run], folder.directory / "figures")
-    rows = run.rows.to_dict("records")
+        rows = run.rows.to_dict("records")
+        if drawn := any(row["status"] in ("ok", "error") for row in rows):
+            draw_perplexity([run], folder.directory / "figures")
     lost = {(row["model"], row["protocol"], row["length"]) for row in rows if row["status"] in ("failed", "error")}
-    where = f"rows: {folder.directory / 'rows.csv'}   figure: {folder.directory / 'figures' / 'perplexity.png'}"
+    out = folder.directory
+    where = f"rows: {out}/rows.csv" + (f"   figure: {out}/figures/perplexity.png" if drawn else "")
     sentence = f"{len(lost)} of the cells have no value; their notes stand below the table" if lost else ""
-    return Outcome(folder.directory, [where], sentence)
+    return Outcome(out, [where], sentence)
 
 
 def estimate(spec: PerplexitySpec, tell: Tell = lambda sentence: None) -> Estimate:

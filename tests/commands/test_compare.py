@@ -141,7 +141,7 @@ def test_edited_and_vanished_documents_are_counted_and_the_rest_decides(here, mo
     path.write_text("a line that was not there before\n" + path.read_text())
     ppl(model, "new")
     told = lpe_eval("compare", "new", "--baseline", "./old")
-    assert "1 documents changed and 1 vanished since the baseline; they are left out" in told
+    assert "1 document changed and 1 vanished since the baseline; they are left out" in told
     assert "the run shares at least 83.3 % of the baseline's scored tokens" in told
     # The files may lie elsewhere, under other names, as on another machine.
     shutil.copytree(here / "text", tmp_path / "elsewhere")

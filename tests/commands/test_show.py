@@ -53,7 +53,7 @@ def test_a_perplexity_run_is_told_with_its_models_and_its_values(runs: Path):
     told = lpe_eval("show", runs / "ppl")
     known = json.loads((runs / "ppl" / "provenance.json").read_text())
     for part in (
-        *("perplexity", known["run"], "custom", "nonoverlap, last (last_k 8)", "32, 64", "400 tokens", "1 documents"),
+        *("perplexity", known["run"], "custom", "nonoverlap, last (last_k 8)", "32, 64", "400 tokens", "1 document,"),
         *("18 ok", "6 n/a", "tokens a second", "MiB", "float32", "documents and positions 0", "not asked for"),
         *("dape(kerple_log)", "learned", "first", known["models"]["first"]["digest"][:12], *known["attention"]),
         (known["environment"]["source"]["commit"] or "no commit")[:12],

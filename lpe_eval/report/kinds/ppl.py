@@ -16,7 +16,7 @@ from lpe_eval.report.numbers.tokenizers import n_tokenizers
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_protocols, sources_of_text
 from lpe_eval.report.tables.ppl import perplexity_table
 from lpe_eval.report.tables.provenance import corpus, several
-from lpe_eval.screen import Table
+from lpe_eval.screen import Table, counted
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 
 
@@ -111,7 +111,7 @@ def _task(spec: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 def _selected(known: Mapping[str, Any]) -> str:
     texts = {facts.get("text_fingerprint"): facts for facts in (known.get("models") or {}).values()}
     sentence = [
-        f"{len(facts.get('documents', []))} documents, fingerprint {str(fingerprint)[:16]}"
+        f"{counted(len(facts.get('documents', [])), 'document')}, fingerprint {str(fingerprint)[:16]}"
         for fingerprint, facts in texts.items()
     ]
     return f"; {'; '.join(sentence)}" if sentence else ""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lpe_eval.report.tables.reasons import reasons
-from lpe_eval.screen import Cell, Column, Table, missing, with_error, written
+from lpe_eval.screen import Cell, Column, Table, counted, missing, with_error, written
 
 _DESCRIPTORS = (("encoding", "encoding"), ("train_length", "train length"))
 _TELLING_APART = ("task", "corpus", "split", "dtype", "seed", "stride", "run")
@@ -52,7 +52,7 @@ def caption(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     facts = [
         metric,
         f"corpus {_several(rows, 'corpus')}, {_several(rows, 'split')} split",
-        f"{_range(valued, 'n_tokens')} scored tokens in {_range(valued, 'n_documents')} documents for each value",
+        f"{_range(valued, 'n_tokens', 'scored token')} in {_range(valued, 'n_documents', 'document')} for each value",
         f"protocol {_several(rows, 'protocol')}",
     ]
     methods = sorted({str(row["ci_method"]) for row in valued} - {"none"})
@@ -89,8 +89,7 @@ def _several(rows: Sequence[Mapping[str, Any]], column: str) -> str:
     return ", ".join(dict.fromkeys(written(row[column]) for row in rows))
 
 
-def _range(rows: Sequence[Mapping[str, Any]], column: str) -> str:
-    counts = [int(row[column]) for row in rows]
-    if not counts:
-        return "0"
-    return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+def _range(rows: Sequence[Mapping[str, Any]], column: str, noun: str) -> str:
+    counts = [int(row[column]) for row in rows] or [0]
+    low, high = min(counts), max(counts)
+    return counted(low, noun) if low == high else f"{low:,} to {counted(high, noun)}"

@@ -13,7 +13,7 @@ ROWS = [
     Row("results into a link to itself", ppl(out="a"), 1, "cannot write to a: File exists", lambda: loop("a")),
     Row("results into a place that nobody can write to", ppl(out="/proc/self/a"), 1, "cannot write to /proc/self/a"),
     Row("results into a path of 5000 characters", ppl(out="y" * 5000), 1, "File name too long; choose another --out"),
-    Row("results into a name that is not UTF-8", ppl(out=SURROGATE), 0, "rows: \\udcff/rows.csv"),
+    Row("results into a name that is not UTF-8", ppl(out=SURROGATE), 0, "tiny alibi 32"),
     Row("results into the current folder", ppl(out=""), 1, ". holds files that are no run"),
     # Earlier results.
     Row("an earlier run's marker that is damaged", ppl(), 1, "out/run.json is damaged",
