@@ -209,7 +209,7 @@ def _rendered(
         whole = column.number or (table.kept > 0 and place < table.kept + 1)
         width = None if widths is None else widths[place]
         justify = "right" if column.number else "left"
-        found.add_column(head, justify=justify, no_wrap=whole, overflow="fold", width=width)
+        found.add_column(head, justify=justify, no_wrap=whole, overflow="fold", max_width=width)
     for row in table.rows:
         cells = [each if isinstance(each, Cell) else Cell(each) for each in (row[place] for place in piece)]
         found.add_row(*(Text(_shown(console, each.text), style="bold" if each.best else "") for each in cells))

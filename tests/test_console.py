@@ -28,7 +28,7 @@ def test_a_listing_shows_text_as_it_is(capsys):
 
 
 def test_messages_go_to_stderr_as_they_are_and_on_one_line(capsys):
-    long = "cannot write /tmp/[red]x[/red]: " + "why " * 40
+    long = "cannot write /tmp/[red]x[/red]: " + "why " * 39 + "why"
     console.error(long)
     console.note("three cells are there already")
     out, err = capsys.readouterr()

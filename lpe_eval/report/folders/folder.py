@@ -146,7 +146,8 @@ class RunFolder:
     def _make_room(self, spec_text: str, overwrite: bool) -> None:
         found = read_marker(self.directory)
         other = found is None and self._layout.unmarked and _spec_of(self.directory) not in (None, spec_text)
-        if overwrite or ((other or found not in (None, self.run)) and _is_bare(self.directory, self._layout)):
+        # Without a marker, a spec may be somebody's own file.
+        if overwrite or (found not in (None, self.run) and _is_bare(self.directory, self._layout)):
             _discard(self.directory, self._layout)
             return
         remedy = "choose another --out or discard it with --overwrite"
