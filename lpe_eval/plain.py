@@ -13,6 +13,7 @@ Choices:
       than 256 KiB, since the parser is slow and a configuration is short.
 """
 
+import errno
 import json
 import os
 import stat
@@ -48,7 +49,7 @@ def read_plain(path: Path, most: int = _MANY) -> str:
     try:
         # Not every system opens a folder.
         if path.is_dir():
-            raise Unreadable(_IRREGULAR)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with os.fdopen(os.open(path, os.O_RDONLY | _AT_ONCE), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Unreadable(_IRREGULAR)

@@ -93,7 +93,7 @@ class HuggingFace(Tokenizer):
         if here is not None and here.suffix == ".gguf" and here.is_file():
             with told_by(where), _quiet(transformers):
                 made = transformers.AutoTokenizer.from_pretrained(str(here.parent), gguf_file=here.name)
-                return cls(name, made, made.backend_tokenizer)  # pyright: ignore[reportOptionalMemberAccess]
+                return cls(name, made, made.backend_tokenizer)
         if here is not None and here.is_file():
             with told_by(where):
                 backend = Backend.from_file(str(here))
