@@ -6,9 +6,8 @@ taken, since a shorter one would have no full window there; that choice favours 
 counts in `Selection` say how strongly. A streaming corpus is taken in its own order.
 
 Each document gives at most half a longest window more than one full one, so that no single one rules the average.
-Where all documents together give less than the budget that way, long ones give more: every document is cut at one
-level, the highest at which the budget holds (`budget.py`). So the budget is met where the text allows it, but for a
-rest that has no room for a full window.
+Where all documents together give less than the budget that way, long ones give more, up to one level for all
+(`budget.py`). So the budget is met where the text allows it, but for a rest that has no room for a full window.
 
 With `pack`, all documents become one stream with EOS between them, as in KERPLE's evaluation
 (Chi et al. 2022). Windows then reach across documents, and "context" may be another document.
@@ -24,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lpe_eval.data.budget import level_of
+from lpe_eval.data.budget import shares_of
 from lpe_eval.data.corpus import Corpus, Document
 from lpe_eval.data.texts import Text, text_bytes
 from lpe_eval.data.tokenizer import EncodedText, Tokenizer, told_by
@@ -168,12 +167,12 @@ def _choose(text: _Text, minimum: int, max_tokens: int, cap: int | None) -> Sele
 def _deeper(
     text: _Text, chosen: Sequence[EncodedDocument], again: Sequence[Reread], max_tokens: int, known: int
 ) -> list[EncodedDocument]:
-    """The same documents, all cut at the highest level at which they fit into the budget."""
+    """The same documents, the long ones with as much more as the budget has room for."""
     found = list(chosen)
     whole = [len(each.tokens) < known for each in found]
     reached = [len(each.tokens) for each in found]
     while True:
-        wanted = level_of(reached, whole, max_tokens)
+        wanted = shares_of(reached, whole, max_tokens, known)
         behind = [at for at, size in enumerate(reached) if not whole[at] and size < wanted[at]]
         if not behind:
             return [_cut(each, size) for each, size in zip(found, wanted, strict=True)]

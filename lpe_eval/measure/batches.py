@@ -11,7 +11,7 @@ Choices:
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,10 +36,22 @@ _NOTICED = 0.2
 
 
 class Plan(NamedTuple):
-    """The windows of every protocol at one length."""
+    """The windows of every protocol at one length.
+
+    Attributes:
+        length: of all of them.
+        windows: of each cell that is to be measured.
+        finished: of the cells that an earlier start has measured.
+    """
 
     length: int
     windows: Mapping[CellKey, Sequence[Window]]
+    finished: Mapping[CellKey, Sequence[Window]] = {}
+
+    @property
+    def whole(self) -> "Plan":
+        """The plan as if nothing had been measured: what decides which windows stand in one batch."""
+        return self._replace(windows={**self.windows, **self.finished}, finished={})
 
 
 class Span(NamedTuple):
@@ -116,14 +128,23 @@ def batches_of(wanted: Mapping[Span, int]) -> dict[tuple[int, int], list[Span]]:
 
 
 def run_batches(
-    model: LanguageModel, texts: Texts, wanted: Mapping[Span, int], batch_tokens: int, advance: Advance, adapt: bool
+    model: LanguageModel,
+    texts: Texts,
+    wanted: Mapping[Span, int],
+    needed: Collection[Span],
+    batch_tokens: int,
+    advance: Advance,
+    adapt: bool,
 ) -> Forward:
-    """The losses of all spans.
+    """The losses of all spans that are needed.
 
     Args:
         model: what is measured.
         texts: what is fed.
-        wanted: spans, and how many of their last targets count.
+        wanted: the spans of a whole length, and how many of their last targets count. Batches are made of all of them,
+            since the last bits of a loss may depend on what stands in a batch with it, and a run that was killed and
+            goes on must end with the same bytes.
+        needed: those whose losses are asked for; a batch without any is left out.
         batch_tokens: token budget of a batch.
         advance: told of tokens, layer by layer where the model has layers.
         adapt: whether a batch that is slower than its windows one by one may shrink.
@@ -134,7 +155,7 @@ def run_batches(
     found = Forward({}, {}, batch_tokens)
     for (tokens, scored), spans in batches_of(wanted).items():
         try:
-            found = _run_kind(model, texts, tokens, scored, spans, found, advance, adapt)
+            found = _run_kind(model, texts, tokens, scored, spans, needed, found, advance, adapt)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
@@ -149,6 +170,7 @@ def _run_kind(
     tokens: int,
     scored: int,
     left: list[Span],
+    needed: Collection[Span],
     found: Forward,
     advance: Advance,
     adapt: bool,
@@ -158,8 +180,12 @@ def _run_kind(
     with told_by_layer(model, advance) as passes:
         while left:
             batch = left[: max(1, batch_tokens // tokens)]
+            asked = sum(span in needed for span in batch)
+            if not asked:
+                left = left[len(batch) :]
+                continue
             began = time.perf_counter()
-            passes.begin(tokens * len(batch))
+            passes.begin(tokens * asked)
             try:
                 losses = losses_of(model, texts, batch, scored)
             except Exception as error:

@@ -67,7 +67,7 @@ def measure(
         try:
             _refuse_what_cannot_be(model, plan.length, wanted, unknown)
             texts = Texts(documents, bos_id, seed + plan.length)
-            forward = run_batches(model, texts, wanted, batch_tokens, counted, adapt)
+            forward = run_batches(model, texts, spans_of(plan.whole), wanted, batch_tokens, counted, adapt)
             attention, peak = model.attention, peak_memory_mib(model.device)
         except Exception as error:
             # Encodings and kernels may be anybody's; what they raise costs this length alone.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from lpe_eval.data.corpus import Corpus
 from lpe_eval.data.selection import Selection, choose_documents
 from lpe_eval.data.tokenizer import IDS, EncodedText, Tokenizer, open_tokenizer
-from lpe_eval.data.windows import Bos, plan, resolve
+from lpe_eval.data.windows import Bos, Window, plan, resolve
 from lpe_eval.errors import CheckpointError, CodeError, DataError, LpeEvalError, SpecError, one_sentence
 from lpe_eval.measure.batches import Plan, fed, spans_of
 from lpe_eval.model.checkpoint import LoadOptions, Located, Peek, locate
@@ -155,11 +155,12 @@ def split_alias(reference: str) -> tuple[str, str]:
 
 
 def unfinished(plans: Sequence[Plan], finished: set[CellKey]) -> list[Plan]:
-    """The plans without the cells that are done."""
-    left = [
-        Plan(each.length, {key: windows for key, windows in each.windows.items() if key not in finished})
-        for each in plans
-    ]
+    """The plans with the cells that are done set apart, but those of which nothing is left."""
+
+    def parted(each: Plan, done: bool) -> dict[CellKey, Sequence[Window]]:
+        return {key: windows for key, windows in each.windows.items() if (key in finished) == done}
+
+    left = [Plan(each.length, parted(each, False), parted(each, True)) for each in plans]
     return [each for each in left if each.windows]
 
 

@@ -36,12 +36,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    """A directory with twelve documents in `text/` and a run on them."""
+    """A directory with twelve documents in `text/`, none longer than a window and a half, and a run on them."""
     root = tmp_path_factory.mktemp("measured")
     (root / "text").mkdir()
     for number in range(12):
-        words = " ".join(f"word{(number * 7 + each * each) % 91}" for each in range(60))
-        (root / "text" / f"{number:02}.txt").write_text(words)
+        words = " ".join(f"word{(number * 7 + each * each) % 91}" for each in range(7))
+        (root / "text" / f"{number:02}.txt").write_text(words[:40])
     ppl(model, root / "run", "--data", root / "text")
     return root
 
@@ -163,7 +163,7 @@ def test_ppl_compares_after_measuring_and_ends_with_that_exit_code(here, model):
     shutil.copytree("run", "old")
     lpe_eval("compare", "old", "--bless", "mine")
     assert "2 same" in ppl(model, "new", "--baseline", "mine")
-    told = ppl(model, "longer", "--baseline", "mine", "--lengths", "16,64", code=3)
+    told = ppl(model, "longer", "--baseline", "mine", "--lengths", "16,24", code=3)
     assert "missing: tiny, nonoverlap, at length 32" in told
     told = ppl(model, "never", "--baseline", "mnie", code=2)
     assert "no baseline named 'mnie'; did you mean mine?" in told

@@ -52,18 +52,18 @@ def test_a_document_is_cut_to_half_a_window_more_than_a_full_one(corpus: Corpus)
 
 
 @given(max_tokens=st.integers(74, 180), seed=st.integers(0, 5))
-def test_where_the_budget_asks_for_more_long_documents_give_more_up_to_one_level(
+def test_where_the_budget_asks_for_more_long_documents_give_more_step_by_step(
     corpus: Corpus, max_tokens: int, seed: int
 ) -> None:
     whole = {"b.txt": 11, "c.txt": 30, "d.txt": 12, "f.txt": 100, "g.txt": 14}
     selection = chosen(corpus, longest=10, max_tokens=max_tokens, seed=seed)
     found = {each.name: len(each.tokens) for each in selection.documents}
-    # Brute force: the highest level that fits, and then a token each in the order of the documents.
-    level = max(n for n in range(101) if sum(min(n, size) for size in whole.values()) <= max_tokens)
+    # Brute force: from 16, the least, in steps of as much; the last step ends where the budget does.
+    steps = [min(n, max_tokens) for n in range(16, 116, 16)]
+    level = max((n for n in steps if sum(min(n, size) for size in whole.values()) <= max_tokens), default=16)
     expected = {name: min(level, whole[name]) for name in names(selection)}
     for name in names(selection):
-        if sum(expected.values()) < max_tokens and expected[name] < whole[name]:
-            expected[name] += 1
+        expected[name] += min(16, whole[name] - expected[name], max(0, max_tokens - sum(expected.values())))
     assert found == expected
     assert sum(found.values()) == min(max_tokens, 167)
     assert selection.missing == max(0, max_tokens - 167)

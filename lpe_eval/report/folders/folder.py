@@ -144,12 +144,14 @@ class RunFolder:
             raise OutputError(f"cannot write {path}: {error.strerror}; {self._kept()}") from error
 
     def _make_room(self, spec_text: str, overwrite: bool) -> None:
-        found = read_marker(self.directory)
-        other = found is None and self._layout.unmarked and _spec_of(self.directory) not in (None, spec_text)
-        # Without a marker, a spec may be somebody's own file.
-        if overwrite or (found not in (None, self.run) and _is_bare(self.directory, self._layout)):
+        if overwrite:
             _discard(self.directory, self._layout)
             return
+        found = read_marker(self.directory)
+        if found not in (None, self.run) and _is_bare(self.directory, self._layout):
+            _discard(self.directory, self._layout)
+            return
+        other = found is None and self._layout.unmarked and _spec_of(self.directory) not in (None, spec_text)
         remedy = "choose another --out or discard it with --overwrite"
         if found not in (None, self.run):
             raise OutputError(f"{self.directory} holds another run ({found}, not {self.run}); {remedy}")
