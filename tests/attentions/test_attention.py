@@ -57,6 +57,7 @@ def test_a_path_without_gradients_equals_the_oracle_with_them(name: str, text: s
             torch.testing.assert_close(scored(path, encoding, rows, length, causal), expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
 @pytest.mark.parametrize("text", ["alibi", "kerple_log", "mep", "fire", "dape(kerple_log)", "dape_v2(fire)", "t5"])
 def test_a_long_text_of_full_blocks_equals_the_oracle(text: str, causal: bool):

@@ -58,6 +58,7 @@ FIRES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", FIRES)
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
 def test_fire_in_linear_pieces_is_that_of_the_oracle(options: dict, causal: bool):

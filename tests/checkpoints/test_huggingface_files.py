@@ -161,6 +161,7 @@ def test_a_cached_model_of_the_hub_is_opened_without_a_network(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_code_of_a_checkpoint_runs_with_the_flag_and_is_part_of_its_digest(tmp_path):
     folder = save(llama(), tmp_path / "model")
     file = folder / "config.json"

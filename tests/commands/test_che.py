@@ -67,6 +67,7 @@ def test_a_row_is_what_the_trained_weights_score(tmp_path):
             assert float(row["value"]) == score.accuracy
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_training_gives_the_same_table(tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     fields = (["rope", "kerple_log"], ["even_pairs", "bucket_sort"], tiny(dropout=0.1))

@@ -181,6 +181,7 @@ def test_a_run_goes_on_where_it_stopped_and_measures_nothing_twice(models, text,
     assert (tmp_path / "stopped" / "rows.csv").read_bytes() == (tmp_path / "whole" / "rows.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_leaves_a_run_that_ends_the_same(models, text, tmp_path):
     command = [
         *(sys.executable, "-m", "lpe_eval", "ppl", "-m", models["alibi"], "-m", models["dape"], "--data", text),

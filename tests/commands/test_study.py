@@ -79,6 +79,7 @@ def test_a_study_trains_each_model_keeps_what_is_done_and_names_what_failed(tmp_
     assert ended_training(tmp_path, spec_text(spec)) is None
 
 
+@pytest.mark.slow
 def test_a_study_that_failed_before_a_step_says_so_once_and_leaves_its_folders_to_the_next(tmp_path: Path):
     file, out = tmp_path / "study.yaml", tmp_path / "out"
     command = ["run", str(file), "--out", str(out), "--device", "cpu", "--jobs", "2"]

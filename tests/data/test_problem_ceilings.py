@@ -112,6 +112,7 @@ def test_zero_is_the_most_frequent_value_of_long_expressions():
     assert brackets.ceilings(500)["by_position"] == pytest.approx(0.316, abs=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_task_says_of_its_problem_what_the_problem_says_of_itself(name: str):
     task, problem = read_problem_task(name), open_problem(name)

@@ -105,6 +105,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bytes(
     assert len(seen) > 3, "the moments are spread over the run"
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_twenty_random_moments_ends_with_the_same_weights(
     lpe_eval: Warm, place: Path, undisturbed: float
 ):

@@ -148,6 +148,7 @@ def test_runs_on_different_texts_are_lines_that_name_their_text():
     assert legend_of(perplexity_figure(rows)) == ["rope · code", "alibi · books"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [1, 5, 19])
 @pytest.mark.parametrize("protocols", [("anchored",), ("anchored", "disjoint"), ("a", "b", "c", "d")])
 def test_every_number_of_models_and_protocols_renders_to_both_formats(tmp_path, models, protocols):
