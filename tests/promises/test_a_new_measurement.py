@@ -56,7 +56,7 @@ def test_it_is_a_command_with_the_flags_of_its_spec_and_prints_a_table(installed
     for part in ("--model", "-m", "--lengths", "Tokens per window", "--max-tokens", "--baseline", "--overwrite"):
         assert part in told, part
     told = installed.run(*ASKED, "--out", "whole", "-q")
-    for part in ("alibi", "rope", "64", "256", "±", "accuracy"):
+    for part in ("alibi", "rope", "64", "256", "±", "first_guess"):
         assert part in told, part
     assert "already holds 4 of 4 cells" in installed.run(*ASKED, "--out", "whole")
 
