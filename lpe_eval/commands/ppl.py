@@ -93,8 +93,7 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
         folder.collect(order)
         if resumed < len(order) or not earlier:
             write_provenance(0)
-        measured = 0
-        tokens = {(each.peek.name, plan.length): tokens_of(plan) for each in todo for plan in each.plans}
+        measured, tokens = 0, {(each.peek.name, plan.length): tokens_of(plan) for each in todo for plan in each.plans}
         with settings.progress(sum(tokens.values()), "tokens") as advance:
             at = _Where(Pace(tokens, advance), order, settings.tell)
             for each in todo:
@@ -106,10 +105,10 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
                         write_provenance(measured)
         run = read_run(folder.directory)
         rows = run.rows.to_dict("records")
+        out = folder.directory
         if drawn := any(row["status"] in ("ok", "error") for row in rows):
-            draw_perplexity([run], folder.directory / "figures")
+            draw_perplexity([run], out / "figures")
     lost = {(row["model"], row["protocol"], row["length"]) for row in rows if row["status"] in ("failed", "error")}
-    out = folder.directory
     where = f"rows: {out}/rows.csv" + (f"   figure: {out}/figures/perplexity.png" if drawn else "")
     sentence = f"{len(lost)} of the cells have no value; their notes stand below the table" if lost else ""
     return Outcome(out, [where], sentence)
