@@ -6,7 +6,7 @@ Choices:
     * A short text comes first. Then the longest length that will be measured is tried, and shorter ones while they
       are no more than that in all: attention in groups, or chunks that are shifted, leaks at some lengths only. A
       model whose every part is ours is spared that, since its mask is written once and tested at every length.
-    * Trying leaves no trace in a model: see `untouched.py`.
+    * Trying leaves no trace in a model of somebody else: see `model/foreign/module_state.py`.
     * A length that the model cannot run at, or that memory does not hold twice, is passed over; measuring it says why.
     * Activations that are quantised over the whole tensor depend on every token by their scale. What that moves is
       small, and the refusal names it.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lpe_eval.errors import CausalLeakError, LengthError
 from lpe_eval.measure.determinism import is_not_deterministic
-from lpe_eval.measure.untouched import untouched
+from lpe_eval.model.foreign.module_state import FreshState
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.needed_memory import free_memory
 from lpe_eval.model.transformer_model import TransformerModel
@@ -75,8 +75,13 @@ def allowed_leak(model: LanguageModel, lengths: Sequence[int], allow: bool) -> s
 
 def leak_of(model: LanguageModel, lengths: Sequence[int] = ()) -> Leak | None:
     """What `refuse_leak` refuses, for somebody who measures it all the same; None where nothing leaks."""
-    with untouched(model):
+    inner = getattr(model, "model", None)
+    state = FreshState(inner) if isinstance(inner, nn.Module) and not _is_ours(model) else None
+    try:
         return _first_leak(model, lengths)
+    finally:
+        if state is not None:
+            state.restore()
 
 
 def _first_leak(model: LanguageModel, lengths: Sequence[int]) -> Leak | None:

@@ -13,6 +13,7 @@ from lpe_eval.errors import CheckpointError, CodeError
 from lpe_eval.measure.probe import refuse_leak
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.foreign.own_digest import digest_of
+from lpe_eval.model.language_model import LanguageModel
 from tests.support.own_models import SYMBOLS, Bigram, Rope, extra, reference
 
 TOKENS = torch.randint(SYMBOLS, (2, 300), generator=torch.Generator().manual_seed(3))
@@ -132,3 +133,16 @@ def test_the_tokenizer_of_a_model_that_encodes():
     assert opened("pair").facts.tokenizer == reference("pair")
     assert opened("characters", tokenizer="hf:x").facts.tokenizer == "hf:x"
     assert opened("other_encode").facts.tokenizer == "bytes"
+
+
+def test_what_a_model_remembers_of_one_text_moves_no_number_of_another():
+    """Architectures 6, of a user's own module: before, a text was scored as the longest one before it was."""
+
+    def logits(model: LanguageModel, length: int) -> torch.Tensor:
+        tokens = torch.arange(length)[None] % SYMBOLS
+        return model.hidden(tokens, length, torch.Generator())
+
+    table = Bigram().table
+    model = opened("remembers")
+    for length in (16, 64, 16, 8):
+        assert torch.equal(logits(model, length)[0], table[torch.arange(length)] * (8 / length)), length

@@ -6,7 +6,7 @@ code that comes with a checkpoint keeps caches of its own.
 Choices:
     * Modules of PyTorch itself have no such state and are passed over. Parameters are never touched.
     * A buffer that a forward pass replaces is put back as it was. One that is written to in place is put back too,
-      unless it comes from a weight file or is larger than `_LARGEST` numbers.
+      unless it is larger than `_LARGEST` numbers, as caches are that every text writes anew.
     * Plain attributes are put back, and the content of small dicts, lists and sets; deeper objects are left alone.
 """
 
@@ -42,7 +42,7 @@ class FreshState:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        own = [each for each in model.modules() if not type(each).__module__.startswith("torch.nn.")]
+        own = [each for each in model.modules() if not type(each).__module__.startswith("torch.")]
         self._held = [_held(each) for each in own]
 
     def restore(self) -> None:
@@ -61,14 +61,17 @@ class FreshState:
 def _held(module: nn.Module) -> _Held:
     attributes = {name: value for name, value in vars(module).items() if name not in _OF_TORCH}
     containers = {name: value.copy() for name, value in attributes.items() if _is_state(value)}
-    passing = module._non_persistent_buffers_set
     buffers = {
-        name: _Buffer(each, each.detach().clone() if name in passing and each.numel() <= _LARGEST else None)
-        if each is not None
-        else _Buffer(None, None)
+        name: _Buffer(each, each.detach().clone() if each is not None and _can_be_refilled(each) else None)
         for name, each in module._buffers.items()
     }
     return _Held(module, attributes, containers, buffers)
+
+
+def _can_be_refilled(tensor: Tensor) -> bool:
+    """Whether it is small, and no view that names one number twice, which nothing can write to."""
+    twice = any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.numel() <= _LARGEST and not twice
 
 
 def _is_state(value: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lpe_eval.errors import CheckpointError, CodeError, LengthError, LpeEvalError, one_sentence
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.foreign.module_facts import architecture_of, position_tensors_of
+from lpe_eval.model.foreign.module_state import FreshState
 from lpe_eval.model.foreign.own_digest import digest_of
 from lpe_eval.model.foreign.own_logits import (
     OnlyTheLast,
@@ -59,6 +60,7 @@ class OwnModel(LanguageModel):
             )
         self._split = split
         self._targets: str | None = None
+        self._state: FreshState | None = None
         self._widths = likely_widths(model)
         placed = None
         with told(self._where, f"cannot be put on {options.device} in evaluation mode"):
@@ -135,6 +137,8 @@ class OwnModel(LanguageModel):
             return self.model.head(hidden)
 
     def _states(self, tokens: Int[Tensor, "b t"]) -> Tensor:
+        if self._state is not None:
+            self._state.restore()
         what = f"{self._where}: {'hidden(tokens)' if self._split else 'the model'}"
         if self._targets is not None:
             return with_targets(self.model, self._targets, tokens, self._widths, what)
@@ -163,12 +167,18 @@ class OwnModel(LanguageModel):
         Where it does not run on five tokens, the next of `lengths` is tried.
         """
         self._targets = None
+        # Anew for each trial, since buffers may have been cast after the one before.
+        self._state = FreshState(self.model) if isinstance(self.model, nn.Module) else None
         first: LpeEvalError | None = None
-        for length in (_SHORT, *lengths):
-            try:
-                return self._symbols(length)
-            except (CodeError, LengthError) as error:
-                first = first or error
+        try:
+            for length in (_SHORT, *lengths):
+                try:
+                    return self._symbols(length)
+                except (CodeError, LengthError) as error:
+                    first = first or error
+        finally:
+            if self._state is not None:
+                self._state.restore()
         assert first is not None
         raise first
 
