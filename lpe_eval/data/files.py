@@ -17,7 +17,8 @@ import shutil
 import tempfile
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -90,14 +91,9 @@ class JsonLines(Part):
 
     def read(self, number: int) -> Document | None:
         start, stop = self._bounds()[number : number + 2].tolist()
-        with reading(str(self._path)):
-            file = self._file()
-            try:
-                file.seek(start)
-                line = file.read(stop - start)
-            finally:
-                if file is not self._unpacked:
-                    file.close()
+        with reading(str(self._path)), self._unpacked_file() as file:
+            file.seek(start)
+            line = file.read(stop - start)
         where = f"{self._path}, line {number + 1},"
         try:
             written = decoded(line, where)
@@ -113,30 +109,30 @@ class JsonLines(Part):
             raise DataError(f"{where} holds half a surrogate pair, which is no character; remove it")
         return Document(self.name(number), text)
 
-    def _file(self) -> Any:
+    @contextmanager
+    def _unpacked_file(self) -> Iterator[Any]:
         if _packing(self._path) is None:
-            return self._path.open("rb")
+            with self._path.open("rb") as file:
+                yield file
+            return
         if self._unpacked is None:
             # Open as long as the part is used, and gone with it.
             self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115
             weakref.finalize(self, self._unpacked.close)
             with _opened(self._path) as packed:
                 shutil.copyfileobj(packed, self._unpacked, _PIECE)
-        return self._unpacked
+        yield self._unpacked
 
     def _bounds(self) -> NDArray[np.int64]:
         """Where each line begins, and where the last one ends."""
         if self._found is None:
-            with reading(str(self._path)):
-                file = self._file()
+            with reading(str(self._path)), self._unpacked_file() as file:
                 file.seek(0)
                 breaks: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
                 read = 0
                 while piece := file.read(_PIECE):
                     breaks.append(np.flatnonzero(np.frombuffer(piece, dtype=np.uint8) == ord("\n")) + (read + 1))
                     read += len(piece)
-                if file is not self._unpacked:
-                    file.close()
             bounds = np.concatenate(breaks)
             self._found = bounds if bounds[-1] == read else np.append(bounds, read)
         return self._found
