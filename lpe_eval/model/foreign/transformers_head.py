@@ -71,7 +71,7 @@ def find_head(model: nn.Module, bodies: list[nn.Module], tokens: Tensor, where: 
     """
     call = Call(model)
     first = logits_of(call(tokens), tokens, where)
-    whole = Head("whole", call, None, _embedding(model), None, first.shape[-1])
+    whole = Head("whole", call, None, output_embedding(model), None, first.shape[-1])
     factor = 30 / max(first.float().std().item(), 1e-6)
     split: Head | None = None
     for module in bodies:
@@ -128,7 +128,8 @@ def _repeats(module: nn.Module, states: Tensor, tokens: Tensor) -> bool:
     return isinstance(alone, Tensor) and _same(alone, states, module)
 
 
-def _embedding(model: Any) -> nn.Module | None:
+def output_embedding(model: Any) -> nn.Module | None:
+    """The head that a model of `transformers` names; None where it names none."""
     try:
         found = model.get_output_embeddings()
     except (NotImplementedError, AttributeError):

@@ -24,7 +24,7 @@ from lpe_eval.model.foreign.module_state import FreshState
 from lpe_eval.model.foreign.module_trace import Trace, some_tokens, trace
 from lpe_eval.model.foreign.transformers_calls import first_of, known_code, logits_of
 from lpe_eval.model.foreign.transformers_config import observed_label
-from lpe_eval.model.foreign.transformers_head import find_head
+from lpe_eval.model.foreign.transformers_head import find_head, output_embedding
 from lpe_eval.model.language_model import LanguageModel, ModelFacts, PositionTensor
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.plain import first_line
@@ -153,8 +153,7 @@ class TransformersModel(LanguageModel):
 def text_decoder(model: Any) -> nn.Module | None:
     """The language model inside one that does not run without an image, if it has a head of its own."""
     for _, each in _parts(model):
-        head = getattr(each, "get_output_embeddings", None)
-        if each is not model and callable(head) and head() is not None:
+        if each is not model and output_embedding(each) is not None:
             return each
     return None
 
