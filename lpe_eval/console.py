@@ -147,7 +147,10 @@ class _Pace:
         self._told = left
 
     def speed(self, unit: str) -> str:
-        return f"{short_count(self.finished / self.elapsed)} {unit}/s"
+        per_second = self.finished / self.elapsed
+        if 0 < per_second < 1:
+            return f"{1 / per_second:.3g} s/{unit.removesuffix('s')}"
+        return f"{short_count(per_second)} {unit}/s"
 
     def left(self) -> str:
         """The rest, as the beginning of a list; empty where nothing is done yet."""

@@ -56,6 +56,14 @@ def test_progress_may_pass_its_total_and_a_step_may_be_long(capsys):
     assert [line.split(" (")[0] for line in capsys.readouterr().err.splitlines()] == ["90 %", "180 %"]
 
 
+def test_what_takes_longer_than_a_second_is_told_in_seconds(capsys, monkeypatch):
+    times = iter([0.0, *[25.0] * 8])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(times))
+    with console.progress(20, unit="steps") as advance:
+        advance(10)
+    assert capsys.readouterr().err == "50 % (10 of 20 steps, 0:25 elapsed, 0:25 left, 2.5 s/step)\n"
+
+
 @pytest.mark.parametrize(("total", "quiet"), [(100, True), (0, False)])
 def test_progress_is_silent_when_asked_or_when_there_is_nothing_to_do(capsys, total, quiet):
     with console.progress(total, quiet=quiet) as advance:

@@ -147,3 +147,5 @@ def test_a_foreign_config_cannot_ask_for_more_than_its_files_hold():
     for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"):
         with pytest.raises(CheckpointError, match="weight files of 8192 bytes do not hold"):
             refuse_larger({**LLAMA, key: 10**9}, 8_192, "here")
+    with pytest.raises(CheckpointError, match="do not hold"):
+        refuse_larger({**LLAMA, "vision_config": {"model_type": "x", "num_hidden_layers": 10**9}}, 8_192, "here")

@@ -81,6 +81,12 @@ def test_ppl_and_che_take_no_folder_for_a_baseline_either(here: Path):
     assert not (here / "new").exists(), "told before anything is measured"
 
 
+def test_a_folder_without_a_run_is_not_offered(here: Path):
+    (here / "model").mkdir()
+    told = "there is no baseline named 'model'; make one with lpe-eval compare RUN --bless model"
+    assert told in command("compare", "first", "--baseline", "model", code=2)
+
+
 def test_a_path_has_a_slash_or_is_a_dot_or_begins_at_home(here: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(here))
     (here / "below").mkdir()

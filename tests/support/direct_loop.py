@@ -23,12 +23,12 @@ def our_loss(model: LanguageModel, length: int) -> float:
 
 
 @torch.no_grad()
-def their_loss(model: Any, length: int) -> float:
+def their_loss(model: Any, length: int, **arguments: Any) -> float:
     """The same over a module that takes tokens and returns an output with `logits`, a tuple of them, or them."""
     total = 0.0
     for start in range(0, TEXT.shape[1] - 1, length):
         piece = TEXT[:, start : start + length + 1]
-        made = model(piece[:, :-1])
+        made = model(piece[:, :-1], **arguments)
         scores = getattr(made, "logits", made[0] if isinstance(made, tuple) else made)
         total += torch.nn.functional.cross_entropy(scores[0].double(), piece[0, 1:], reduction="sum").item()
     return total / (TEXT.shape[1] - 1)

@@ -7,7 +7,7 @@ Choices:
     * A multimodal model is described by the part of its config that describes its text decoder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lpe_eval.errors import CheckpointError
@@ -149,16 +149,28 @@ def rope_rules(config: Mapping[str, Any]) -> list[str] | None:
 def refuse_larger(config: Mapping[str, Any], n_bytes: int, where: str) -> None:
     """Raises CheckpointError where a config asks for more numbers than its weight files can hold, at a bit for each.
 
-    Before a module is built: so many layers may take all of the memory without a single weight.
+    Before a module is built: so many layers may take all of the memory without a single weight. Of towers beside the
+    text decoder, whose configs are inside this one, the layers count.
     """
-    sizes = {
-        what: max((config[name] for name in names if type(config.get(name)) is int), default=0)
-        for what, names in _SIZES.items()
-    }
-    width = sizes["width"]
-    table = sizes["vocabulary"] * (sizes["embedding"] or width)
-    # A layer has a norm of the model's width at the very least.
-    asked = max(table, sizes["layers"] * max(1, width), width * sizes["mlp"])
+    sizes = _sizes_in(text_config(config))
+    table = sizes["vocabulary"] * (sizes["embedding"] or sizes["width"])
+    asked = max(table, sizes["width"] * sizes["mlp"], *_of_layers(config))
     if asked > 8 * n_bytes:
         size = f"{min(asked, 10**30):.1e} numbers or more that its config asks for"
         raise CheckpointError(f"{where}: its weight files of {n_bytes} bytes do not hold the {size}")
+
+
+def _sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        what: max((config[name] for name in names if type(config.get(name)) is int), default=0)
+        for what, names in _SIZES.items()
+    }
+
+
+def _of_layers(config: Mapping[str, Any]) -> Iterator[int]:
+    """Numbers of the layers of a config and of those inside it: each has a norm of its width at the very least."""
+    sizes = _sizes_in(config)
+    yield sizes["layers"] * max(1, sizes["width"])
+    for inner in config.values():
+        if isinstance(inner, Mapping):
+            yield from _of_layers(inner)

@@ -117,7 +117,7 @@ def _found(address: Address, where: str, revision: str | None) -> Source:
         digest = digest_of([folder / gguf])
     else:
         digest = folder_digest(folder, where, options.trust_remote_code)
-        refuse_larger(text_config(raw), weight_bytes(folder), where)
+        refuse_larger(raw, weight_bytes(folder), where)
     name = Path(gguf).stem if gguf else folder.resolve().name if local else place.rpartition("/")[2]
     tokenizer = options.tokenizer or (_own_tokenizer(folder, gguf) if local else _hub_tokenizer(address, gguf))
     found = Source(

@@ -50,8 +50,11 @@ def find_baseline(text: str) -> Path:
         for place in places:
             if read_marker(place / text) is not None:
                 return place / text
-    if Path(text).is_dir():
+    if read_marker(Path(text)) is not None:
         raise SpecError(f"there is no baseline named {text!r}; for the folder of that name write ./{text}")
+    if Path(text).is_dir():
+        way = f"make one with lpe-eval compare RUN --bless {text}"
+        raise SpecError(f"there is no baseline named {text!r}; {way}")
     known = {found.parent.name for place in places for found in place.glob(f"*/{MARKER}")}
     raise UnknownName("baseline", text, known or {"none; make one with lpe-eval compare RUN --bless NAME"})
 
