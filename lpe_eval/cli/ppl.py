@@ -1,7 +1,7 @@
 """`lpe-eval ppl`: perplexity at several lengths."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -37,7 +37,7 @@ def ppl(
             "-m",
             help="A released checkpoint (alibi), a folder, or an address behind a format's prefix (hf:org/name, "
             "neox:DIR, fairseq:FILE, py:FILE.py:make). Repeat it for several; NAME=... renames. "
-            "Default: every released checkpoint.",
+            "all: every released checkpoint. Default: one of each kind.",
         ),
     ] = None,
     lengths: Annotated[
@@ -156,7 +156,7 @@ def ppl(
         changes = {key: value for key, value in spelled.items() if value is not None}
         longest = max(changes.get("lengths", chosen.lengths))
         changes |= {
-            "models": _found(model) if model else _released(),
+            "models": _found(model) if model else _released("measured"),
             "max_tokens": max_tokens
             if max_tokens is not None
             else max(chosen.max_tokens, 9 * max(longest, 0) // 2 + 3),
@@ -185,10 +185,10 @@ def ppl(
         run_spec(spec, out, overwrite, quiet, baseline or ())
 
 
-def _released() -> list[str]:
-    from lpe_eval.spec.released import released_names
+def _released(which: Literal["measured", "all"]) -> list[str]:
+    from lpe_eval.spec.released import measured_names, released_names
 
-    names = released_names()
+    names = measured_names() if which == "measured" else released_names()
     if not names:
         raise SpecError("no checkpoint ships with this installation; name one with -m")
     return names
@@ -219,7 +219,7 @@ def _whole(flag: str, text: str) -> int:
 
 
 def _found(models: list[str]) -> list[str]:
-    """The models with every pattern such as `steps/*`, which a shell leaves alone in quotes, as what it matches.
+    """The models, with `all` and every pattern such as `steps/*`, which a shell leaves alone in quotes, spelled out.
 
     Raises:
         SpecError: a pattern matches nothing.
@@ -230,6 +230,9 @@ def _found(models: list[str]) -> list[str]:
 
     found: list[str] = []
     for each in models:
+        if each == "all":
+            found += _released("all")
+            continue
         if not set(each) & set("*[") or ":" in each or "=" in each or Path(each).exists():
             found.append(each)
             continue
