@@ -1,4 +1,4 @@
-"""How other distances for RoPE are asked for: `self_extend:group=8,window=1024`, and what is meant where nothing is said.
+"""How other distances for RoPE are asked for, `self_extend:group=8,window=1024`, and what is meant by default.
 
 Choices:
     * Defaults are those of the released code, which stand there for models trained on 4,096 tokens: a window of 512

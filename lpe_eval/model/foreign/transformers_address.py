@@ -1,7 +1,7 @@
 """Addresses of models of `transformers`: `PLACE?key=value&key=value`, where a place is a folder, a file or a model id.
 
-Settings: `rope_scaling`, `rope_theta`, `remap`, `revision` and `tokenizer` do what the flags of these names do; `gguf` names a
-file of a repository, and `base` the model under an adapter.
+Settings: `rope_scaling`, `rope_theta`, `remap`, `revision` and `tokenizer` do what the flags of these names do; `gguf`
+names a file of a repository, and `base` the model under an adapter.
 """
 
 from pathlib import Path
