@@ -28,13 +28,18 @@ def opened(reference: str, **options: Any) -> TransformerModel:
     return model
 
 
+@torch.no_grad()
+def answers(model: TransformerModel) -> Tensor:
+    return model.logits(model.hidden(TOKENS, 90, torch.Generator())[0])
+
+
 def with_encoding(model: TransformerModel, encoding: dict[str, Any]) -> Tensor:
     """What the same weights answer under an encoding that is written out."""
     spec = model.spec.model.model_copy(update={"encoding": EncodingSpec.model_validate(encoding)})
     other = Transformer(spec, "dense").eval()
     fill(other, state_of(model.model), Path("here"))
     with torch.no_grad():
-        return other.logits(other(TOKENS, torch.Generator()))
+        return other.logits(other(TOKENS, torch.Generator()))[0]
 
 
 CHANGES: list[tuple[str, dict[str, Any]]] = [
@@ -64,9 +69,9 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 def test_a_native_model_runs_as_if_its_config_said_so(settings: str, encoding: dict[str, Any], tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "mine", "rope")
     model, plain = opened(f"{folder}?{settings}"), opened(str(folder))
-    got = model.logits(model.hidden(TOKENS, 90, torch.Generator()))
+    got = answers(model)
     torch.testing.assert_close(got, with_encoding(plain, encoding), rtol=2e-4, atol=2e-4)
-    own = plain.logits(plain.hidden(TOKENS, 90, torch.Generator()))
+    own = answers(plain)
     assert (got - own).abs().max() > 1e-2
     located = locate(f"native:{folder}?{settings}")
     peek = located.peek(LoadOptions())
@@ -99,7 +104,7 @@ def test_rope_inside_a_wrapper_is_changed_where_it_is(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "mine", "dape(rope)")
     model = opened(f"{folder}?remap=rerope:window=5,log_n=false")
     assert str(model.spec.model.encoding) == "dape(remap(rope))"
-    got = model.logits(model.hidden(TOKENS, 90, torch.Generator()))
+    got = answers(model)
     own = opened(str(folder))
     encoding = {"name": "rope"}
     encoding = {"name": "remap", "method": "rerope", "window": 5, "log_n": False, "base": encoding}
