@@ -110,38 +110,41 @@ def test_scaled_frequencies_and_another_base_serve_as_well(rule: str, remap: str
     assert model.facts.prefix_stable == (not rule.startswith("dynamic"))
 
 
-def configs() -> dict[str, Any]:
-    """One layer each, with full attention: of every way in which the library turns queries and keys."""
-    one = {**SIZES, "num_hidden_layers": 1}
-    every = {**EVERY_HEAD, "num_hidden_layers": 1}
-    return {
-        "mistral": transformers.MistralConfig(**one, sliding_window=None),
-        "phi": transformers.PhiConfig(**one, partial_rotary_factor=0.5),
-        "phi3": transformers.Phi3Config(**one),
-        "gpt_neox": transformers.GPTNeoXConfig(**every),
-        "gemma": transformers.GemmaConfig(**one, head_dim=8),
-        "gemma2": transformers.Gemma2Config(**one, head_dim=8, layer_types=["full_attention"]),
-        "gemma3": transformers.Gemma3TextConfig(**one, head_dim=8, layer_types=["full_attention"]),
-        "olmo": transformers.OlmoConfig(**one),
-        "olmo2": transformers.Olmo2Config(**one),
-        "glm": transformers.GlmConfig(**one, head_dim=8),
-        "glm4": transformers.Glm4Config(**one, head_dim=8),
-        "smollm3": transformers.SmolLM3Config(**one),
-        "cohere": transformers.CohereConfig(**one),
-        "stablelm": transformers.StableLmConfig(**one),
-        "starcoder2": transformers.Starcoder2Config(**one, sliding_window=None),
-        "granite": transformers.GraniteConfig(**one),
-        "persimmon": transformers.PersimmonConfig(**every),
-        "nemotron": transformers.NemotronConfig(**one),
-        "modernbert_decoder": transformers.ModernBertDecoderConfig(
-            **{**every, "cls_token_id": 1, "sep_token_id": 2}, layer_types=["full_attention"]
-        ),
-        "deepseek_v3": transformers.DeepseekV3Config(
-            **every, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1, moe_intermediate_size=16,
-            q_lora_rank=16, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=6, v_head_dim=8,
-            first_k_dense_replace=1,
-        ),
-    }  # fmt: skip
+ONE, EVERY = {**SIZES, "num_hidden_layers": 1}, {**EVERY_HEAD, "num_hidden_layers": 1}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral": ("MistralConfig", {**ONE, "sliding_window": None}),
+    "phi": ("PhiConfig", {**ONE, "partial_rotary_factor": 0.5}),
+    "gpt_neox": ("GPTNeoXConfig", EVERY),
+    "gemma": ("GemmaConfig", {**ONE, "head_dim": 8}),
+    "olmo": ("OlmoConfig", ONE),
+    "glm": ("GlmConfig", {**ONE, "head_dim": 8}),
+}
+OF_VERSION_5: dict[str, tuple[str, dict[str, Any]]] = {
+    "phi3": ("Phi3Config", ONE),
+    "gemma2": ("Gemma2Config", {**ONE, "head_dim": 8, "layer_types": ["full_attention"]}),
+    "gemma3": ("Gemma3TextConfig", {**ONE, "head_dim": 8, "layer_types": ["full_attention"]}),
+    "olmo2": ("Olmo2Config", ONE),
+    "smollm3": ("SmolLM3Config", ONE),
+    "cohere": ("CohereConfig", ONE),
+    "stablelm": ("StableLmConfig", ONE),
+    "persimmon": ("PersimmonConfig", EVERY),
+    "modernbert_decoder": (
+        "ModernBertDecoderConfig",
+        {**EVERY, "cls_token_id": 1, "sep_token_id": 2, "layer_types": ["full_attention"]},
+    ),
+    "deepseek_v3": (
+        "DeepseekV3Config",
+        {
+            **EVERY, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+            "moe_intermediate_size": 16, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 6, "v_head_dim": 8, "first_k_dense_replace": 1,
+        },
+    ),
+}  # fmt: skip
+"""Each with one layer and full attention, in every way in which the library turns queries and keys."""
+NEWER = int(transformers.__version__.partition(".")[0]) >= 5
+FAMILIES |= OF_VERSION_5 if NEWER else {}
+of_version_5 = pytest.mark.skipif(not NEWER, reason="transformers 4 has no such model")
 
 
 @torch.no_grad()
@@ -156,9 +159,10 @@ def last_row(folder: Path, distances: Tensor) -> Tensor:
     return model(tokens, position_ids=positions, attention_mask=torch.ones_like(tokens)).logits[0, -1]
 
 
-@pytest.mark.parametrize("name", configs())
+@pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_answers_as_if_its_keys_stood_at_the_mapped_distances(name: str, tmp_path: Path) -> None:
-    folder = with_biases(save(configs()[name], tmp_path / name))
+    kind, fields = FAMILIES[name]
+    folder = with_biases(save(getattr(transformers, kind)(**fields), tmp_path / name))
     for remap in ("self_extend:group=3,window=17", "dca:chunk_size=25,local=4"):
         found = parse_remap(remap).resolved(TRAINED, "here")
         model = opened(folder, f"?remap={remap}")
@@ -167,6 +171,7 @@ def test_each_family_answers_as_if_its_keys_stood_at_the_mapped_distances(name: 
             near(answers(model, length)[-1], wanted.double(), 3e-5)
 
 
+@of_version_5
 def test_layers_with_windows_or_without_rope_are_left_alone_and_counted(tmp_path: Path) -> None:
     four: dict[str, Any] = {**SIZES, "num_hidden_layers": 4}
     gemma = transformers.Gemma3TextConfig(
@@ -184,6 +189,7 @@ def test_layers_with_windows_or_without_rope_are_left_alone_and_counted(tmp_path
     assert model.facts.encoding == "remap(rope+none, rerope)"
 
 
+@of_version_5
 def test_a_soft_cap_is_kept_in_layers_of_both_kinds(tmp_path: Path) -> None:
     config = transformers.Gemma2Config(**SIZES, head_dim=8, sliding_window=16, attn_logit_softcapping=2.0)
     folder = save(config, tmp_path / "gemma")
@@ -225,6 +231,7 @@ def test_a_model_whose_layers_all_see_windows_is_refused(tmp_path: Path) -> None
         opened(folder, "?remap=rerope")
 
 
+@of_version_5
 def test_a_model_that_changes_what_it_has_turned_is_refused(tmp_path: Path) -> None:
     config = transformers.HunYuanDenseV1Config(**SIZES, head_dim=8)
     folder = with_biases(save(config, tmp_path / "hunyuan"))
@@ -232,6 +239,7 @@ def test_a_model_that_changes_what_it_has_turned_is_refused(tmp_path: Path) -> N
         opened(folder, "?remap=rerope")
 
 
+@of_version_5
 def test_a_model_whose_attention_does_more_than_is_registered_is_refused(tmp_path: Path) -> None:
     """Sinks are handed over beside queries and keys, and nothing here knows them."""
     config = transformers.GptOssConfig(
