@@ -76,9 +76,10 @@ def changed(spec: CheckpointSpec, options: LoadOptions, where: str) -> Checkpoin
     if override is not None and _frequencies(rope, spec.model) == _frequencies(other, spec.model):
         raise CheckpointError(f"{where}: --rope-scaling and --rope-theta leave its frequencies as they were; refused")
     if remap is not None:
-        remap.resolved(spec.model.train_length, where)
         asked = remap.model_dump(mode="json", exclude_none=True, include=set(RemapOptions.model_fields))
         other = EncodingSpec(name="remap", options=asked, base=other)
+        # What does not fit is told now, and not when weights have been read.
+        build_encodings(other, _geometry(spec.model), 1)
     model = spec.model.model_copy(update={"encoding": _with_innermost(spec.model.encoding, other)})
     listed = [options.rope_scaling] if options.rope_scaling is not None else []
     listed += [f"theta={options.rope_theta:g}"] if options.rope_theta is not None else []
@@ -114,8 +115,11 @@ def _with_innermost(encoding: EncodingSpec, other: EncodingSpec) -> EncodingSpec
 
 def _frequencies(rope: EncodingSpec, model: ModelSpec) -> tuple[list[float], float]:
     """Those of a text twice as long as in training, where rules that follow the length have changed them."""
-    geometry = Geometry(model.heads, model.width // model.heads, model.width, model.train_length, model.causal)
-    built = build_encodings(rope, geometry, 1)[0]
+    built = build_encodings(rope, _geometry(model), 1)[0]
     assert isinstance(built, Rope)
     found = built.frequencies(2 * model.train_length)
     return found.inverse.tolist(), found.attention_factor
+
+
+def _geometry(model: ModelSpec) -> Geometry:
+    return Geometry(model.heads, model.width // model.heads, model.width, model.train_length, model.causal)

@@ -304,6 +304,18 @@ def test_a_model_that_is_dropped_leaves_nothing_behind(folders: dict[str, Path])
     assert len(_CHANGES) == before
 
 
+def test_an_attention_path_that_would_not_be_taken_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(SpecError, match="leave --attention hf-sdpa out"):
+        locate(f"hf:{folders['llama']}?remap=rerope").peek(LoadOptions(attention="hf-sdpa"))
+
+
+def test_how_many_layers_of_half_precision_turn_is_still_seen(tmp_path: Path) -> None:
+    config = transformers.LlamaConfig(**{**SIZES, "num_hidden_layers": 24})
+    folder = save(config, tmp_path / "deep")
+    model = opened(folder, "?remap=rerope:window=20,log_n=false", dtype=torch.bfloat16)
+    assert model.recorded()["remap"]["layers"] == 24
+
+
 def test_half_precision_stays_near(folders: dict[str, Path]) -> None:
     exact = answers(opened(folders["llama"], "?remap=rerope:window=20"))
     near(answers(opened(folders["llama"], "?remap=rerope:window=20", dtype=torch.bfloat16)), exact.double(), 0.1)

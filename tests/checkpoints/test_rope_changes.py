@@ -162,5 +162,5 @@ def test_what_cannot_be_is_told_in_a_sentence_before_weights_are_read(
 
 def test_frequencies_that_follow_the_length_and_a_remap_do_not_go_together_here(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "mine", "rope")
-    with pytest.raises(CheckpointError, match="change with the length"):
-        opened(f"{folder}?remap=rerope&rope_scaling=dynamic:2")
+    with pytest.raises(SpecError, match="change with the length"):
+        locate(f"{folder}?remap=rerope&rope_scaling=dynamic:2").peek(LoadOptions())

@@ -95,9 +95,10 @@ class Remap(EncodingWrapper):
             )
         rotation = inner.rotation()
         if rotation is None:
-            why = "turns by more than position times frequency"
-            why = why if inner.prefix_stable else "has frequencies that change with the length of the text"
-            raise SpecError(f"remap cannot go around {inner.label}, which {why}; write remap({self.goes_around})")
+            why = "turns by more than position times frequency; write remap(rope)"
+            if not inner.prefix_stable:
+                why = "has frequencies that change with the length of the text; name another rule for them"
+            raise SpecError(f"remap cannot go around {inner.label}, which {why}")
         self.turned = rotation
         self.remapping = options.resolved(geometry.train_length, "remap")
         self.distances = self.remapping.distances

@@ -164,7 +164,8 @@ def _attention(
     at = torch.arange(length - query.shape[2], length, device=query.device)
     factor = layer.remapping.query_factor(at, length)
     if factor is not None:
-        query = (query.float() * factor[:, None]).to(query.dtype)
+        held = torch.promote_types(query.dtype, torch.float32)
+        query = (query.to(held) * factor[:, None]).to(query.dtype)
     fused = cap is None and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
     piece, rows = (fused_piece(scale) if fused else None), _ROWS if length < _LONG else _ROWS_OF_LONG
     if piece is None:

@@ -174,6 +174,10 @@ def _remapped(source: Source, options: LoadOptions) -> Source:
             f"{source.where}: a model of the type {config.get('model_type')} has no RoPE that its config describes, "
             "and a remap changes RoPE's distances; measure it without one"
         )
+    if options.attention != "auto":
+        raise SpecError(
+            f"{source.where}: a remap computes attention in a way of its own; leave --attention {options.attention} out"
+        )
     refuse_unregistered(source.config, import_transformers(), source.where)
     remapping = asked.resolved(source.train_length, source.where)
     return source._replace(
