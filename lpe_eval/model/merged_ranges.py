@@ -97,7 +97,8 @@ def _turned(q: Tensor, k: Tensor, at: Tensor, start: int, keys: KeyRange, rotati
 
 def _blocks(start: int, length: int, period: int, block: int) -> Iterator[slice]:
     """Rows in blocks of equal size that cross no multiple of the period."""
-    size = -(-period // -(-period // block)) if period < length else block
+    # As many as one period holds whole: fewer, larger blocks, since the kernel gains from many rows.
+    size = -(-period // max(1, period // block)) if period < length else block
     while start < length:
         stop = min(start + size, length, (start // period + 1) * period)
         yield slice(start, stop)
