@@ -52,8 +52,8 @@ def changed(spec: CheckpointSpec, options: LoadOptions, where: str) -> Checkpoin
         where: what messages call it.
 
     Raises:
-        SpecError: what is asked for cannot be.
-        CheckpointError: it has no RoPE, or nothing changes.
+        SpecError: what is asked for cannot be, or it has no RoPE.
+        CheckpointError: nothing changes.
     """
     override, remap = parse_override(options.rope_scaling, options.rope_theta), None
     if options.remap is not None:
@@ -64,9 +64,10 @@ def changed(spec: CheckpointSpec, options: LoadOptions, where: str) -> Checkpoin
         raise SpecError(f"{where} has one RoPE for all layers; leave {override.layer_type}: out of --rope-scaling")
     rope = _innermost(spec.model.encoding)
     if rope.name != "rope":
-        raise CheckpointError(
-            f"{where} has the encoding {spec.model.encoding} and no RoPE; --rope-scaling, --rope-theta and --remap "
-            "change RoPE, so measure it without them"
+        flags = [f"--{name.replace('_', '-')}" for name in SETTINGS if getattr(options, name) is not None]
+        raise SpecError(
+            f"{' and '.join(flags)} has no effect on {where}, which has the encoding {spec.model.encoding} and no RoPE; "
+            "measure it without"
         )
     new = dict(rope.options)
     if override is not None:

@@ -135,10 +135,10 @@ def test_a_neox_model_runs_as_if_its_config_said_so(settings: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("encoding", "settings", "error", "told"),
     [
-        ("alibi", "remap=rerope", CheckpointError, "encoding alibi and no RoPE"),
-        ("none", "rope_scaling=yarn:4", CheckpointError, "encoding none and no RoPE"),
-        ("dape(kerple_log)", "rope_theta=1e6", CheckpointError, r"dape\(kerple_log\) and no RoPE"),
-        ("xpos", "remap=rerope", CheckpointError, "encoding xpos and no RoPE"),
+        ("alibi", "remap=rerope", SpecError, "encoding alibi and no RoPE"),
+        ("none", "rope_scaling=yarn:4", SpecError, "encoding none and no RoPE"),
+        ("dape(kerple_log)", "rope_theta=1e6", SpecError, r"dape\(kerple_log\) and no RoPE"),
+        ("xpos", "remap=rerope", SpecError, "encoding xpos and no RoPE"),
         ("rope", "remap=rerope:window=0", SpecError, "greater than or equal to 1"),
         ("rope", "remap=self_extend:group=0", SpecError, "greater than or equal to 1"),
         ("rope", "remap=self-extand", UnknownName, "did you mean self_extend"),
