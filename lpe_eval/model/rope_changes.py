@@ -66,7 +66,7 @@ def changed(spec: CheckpointSpec, options: LoadOptions, where: str) -> Checkpoin
     if rope.name != "rope":
         flags = [f"--{name.replace('_', '-')}" for name in SETTINGS if getattr(options, name) is not None]
         raise SpecError(
-            f"{' and '.join(flags)} has no effect on {where}, which has the encoding {spec.model.encoding} and no RoPE; "
+            f"{' and '.join(flags)} has no effect on {where}, with the encoding {spec.model.encoding} and no RoPE; "
             "measure it without"
         )
     new = dict(rope.options)
