@@ -23,6 +23,7 @@ from torch import nn
 
 from lpe_eval.errors import CheckpointError
 from lpe_eval.model.foreign.rope_asked import OF_OURS, RopeOverride, rule_of
+from lpe_eval.model.foreign.rope_asked import parse_override as parse_override
 from lpe_eval.model.rope_scalings import Ntk
 from lpe_eval.model.rotary import Frequencies, inverse_frequencies
 
