@@ -94,7 +94,7 @@ def test_a_remap_takes_each_type_of_layers_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "width"), [("llama", 8), ("phi", 4)])
 def test_ntk_is_another_base(kind: str, width: int, tmp_path: Path) -> None:
     sizes = {name: value for name, value in SIZES.items() if name not in ("layer_types", "sliding_window")}
-    made = llama() if kind == "llama" else transformers.PhiConfig(**sizes, partial_rotary_factor=0.5)
+    made = llama() if kind == "llama" else transformers.PhiConfig(**{**sizes, "partial_rotary_factor": 0.5})
     folder = save(made, tmp_path / "model")
     base = 10000.0 * 3.0 ** (width / (width - 2))
     assert torch.equal(answers(f"hf:{folder}?rope_scaling=ntk:3"), answers(f"hf:{folder}?rope_theta={base!r}"))
