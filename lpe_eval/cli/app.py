@@ -59,9 +59,13 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with a Hugging Face checkpoint.")
 ]
 RopeScaling = Annotated[
-    str | None, typer.Option(help="RoPE of a Hugging Face model: linear:4, dynamic:4, yarn:4, or JSON.")
+    str | None, typer.Option(help="Frequencies of RoPE: linear:4, dynamic:4, yarn:4, ntk:4, or JSON.")
 ]
-RopeTheta = Annotated[float | None, typer.Option(help="RoPE's base, of a Hugging Face model.")]
+RopeTheta = Annotated[float | None, typer.Option(help="RoPE's base.")]
+Remap = Annotated[
+    str | None,
+    typer.Option(help="Distances of RoPE: self_extend:group=8,window=1024, rerope, leaky_rerope, dca, or log_n alone."),
+]
 AsPublished = Annotated[
     bool, typer.Option("--as-published", help="Keep the rows that pad a GPT-NeoX vocabulary in the softmax.")
 ]

@@ -7,6 +7,7 @@ import typer
 from lpe_eval.cli.app import (
     READ,
     AsPublished,
+    Remap,
     Revision,
     RopeScaling,
     RopeTheta,
@@ -26,6 +27,7 @@ def inspect(
     trust_remote_code: TrustRemoteCode = False,
     rope_scaling: RopeScaling = None,
     rope_theta: RopeTheta = None,
+    remap: Remap = None,
     as_published: AsPublished = False,
 ) -> None:
     """Say what a checkpoint is: format, shape, encoding and its parameters, tokenizer, and what `ppl` would measure."""
@@ -42,6 +44,7 @@ def inspect(
             "trust_remote_code": trust_remote_code,
             "rope_scaling": rope_scaling,
             "rope_theta": rope_theta,
+            "remap": remap,
             "as_published": as_published,
         }
         spec = parse_spec(PerplexitySpec.of_task(read_task(task), changes), PerplexitySpec, "inspect")

@@ -12,6 +12,7 @@ from lpe_eval.cli.app import (
     Device,
     Overwrite,
     Quiet,
+    Remap,
     Revision,
     RopeScaling,
     RopeTheta,
@@ -97,6 +98,7 @@ def ppl(
     trust_remote_code: TrustRemoteCode = False,
     rope_scaling: RopeScaling = None,
     rope_theta: RopeTheta = None,
+    remap: Remap = None,
     as_published: AsPublished = False,
     allow_leak: Annotated[
         bool,
@@ -170,6 +172,7 @@ def ppl(
             "trust_remote_code": trust_remote_code,
             "rope_scaling": rope_scaling,
             "rope_theta": rope_theta,
+            "remap": remap,
             "as_published": as_published,
             "allow_leak": allow_leak,
         }

@@ -35,7 +35,8 @@ def build_encodings(
             return [first] * layers
         return [first, *(member(geometry, options) for _ in range(layers - 1))]
     if spec.base is None:
-        raise SpecError(f"the encoding {spec.name!r} wraps another one; write {spec.name}(alibi), or give it a `base`")
+        example = f"{spec.name}({member.goes_around})"
+        raise SpecError(f"the encoding {spec.name!r} wraps another one; write {example}, or give it a `base`")
     inner = build_encodings(spec.base, geometry, layers, per_layer=wanted)
     if wanted:
         return [member(geometry, options, each) for each in inner]

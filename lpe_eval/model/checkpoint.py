@@ -25,7 +25,7 @@ from lpe_eval.spec.released import released_folder, released_names
 
 CHANGED = "the checkpoint {} changed while it was being measured; run again"
 
-HEEDED = ("revision", "rope_scaling", "rope_theta", "as_published")
+HEEDED = ("revision", "rope_scaling", "rope_theta", "remap", "as_published")
 """Options that only some formats can obey."""
 
 SHORT_NAMES = {"hf": "huggingface", "neox": "gpt_neox", "py": "python"}
@@ -45,6 +45,7 @@ class LoadOptions(NamedTuple):
         trust_remote_code: whether Python code beside the weights may be run.
         rope_scaling: a rule for RoPE's frequencies, `yarn:4` or JSON.
         rope_theta: RoPE's base.
+        remap: other distances for RoPE, `self_extend:group=8,window=1024`.
         as_published: keep the rows that pad a vocabulary in the softmax.
         lengths: tokens of the windows that will be measured, for a model that does not run on others.
     """
@@ -57,6 +58,7 @@ class LoadOptions(NamedTuple):
     trust_remote_code: bool = False
     rope_scaling: str | None = None
     rope_theta: float | None = None
+    remap: str | None = None
     as_published: bool = False
     lengths: tuple[int, ...] = ()
 
@@ -205,16 +207,20 @@ def locate(reference: str) -> Located:
     with _told(reference):
         if path.exists():
             return Located(_format_of(path), path)
+        address, question, settings = reference.partition("?")
+        place = Path(at_home(address))
+        if question and address and place.exists():
+            return Located(_format_of(place), f"{place}?{settings}")
     if colon and prefix.replace("-", "_").replace("_", "").isalnum() and len(prefix) > 1:
         raise UnknownName("checkpoint format", prefix, [*CHECKPOINTS.names(), *SHORT_NAMES])
     if "/" in reference or "\\" in reference or ".py:" in reference:
         hint = f"; a model of the Hub is written hf:{reference}" if reference.count("/") == 1 else ""
         hint = f"; a function of yours is written py:{reference}" if ".py:" in reference else hint
         raise CheckpointError(f"there is no checkpoint at {reference}{hint}")
-    folder = released_folder(reference)
+    folder = released_folder(address)
     if folder is None:
-        raise UnknownName("released checkpoint (and no folder)", reference, released_names())
-    return Located(CHECKPOINTS.load("native"), folder)
+        raise UnknownName("released checkpoint (and no folder)", address, released_names())
+    return Located(CHECKPOINTS.load("native"), f"{folder}?{settings}" if question else folder)
 
 
 @contextmanager

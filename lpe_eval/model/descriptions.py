@@ -6,6 +6,9 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lpe_eval.model.remaps import DistanceMap
+from lpe_eval.model.rotary import Rotation
+
 
 class LinearPieces(NamedTuple):
     """A piecewise linear function of one number r for each head.
@@ -46,3 +49,11 @@ class PairNetwork(NamedTuple):
     """The factor of negative numbers in the leaky ReLU."""
     keeps_bias: bool
     """Whether B is also added outside the network."""
+
+
+class MappedDistances(NamedTuple):
+    """RoPE whose far distances are others: logits of queries and keys that are turned on, range by range."""
+
+    distances: DistanceMap
+    rotation: Rotation
+    """Which queries and keys have behind them."""

@@ -7,21 +7,19 @@
     bias(q_at, k_at)        any other bias known from positions     fire
     adjust(scores)          anything that reads the scores          dape, dape_v2, cope, transformer_xl
 
-Two methods add nothing; they describe a seam further, so that a path may compute it in another way:
-
+Others describe a seam further, so that a path may compute it in another way:
     ratio_bias()            `bias` in linear pieces of a ratio      fire
     pair_network()          `adjust` as a network of each pair      dape
+    rotation()              `rotate` as position times frequency    rope
+    mapped_distances()      `adjust` as rotations carried on        remap
 
 Conventions every member keeps. The logits of a query at position i and a key at position j are
-
     adjust(q_i . k_j / sqrt(d), bias(i, j)),   by default their sum,
+so a bias is added after the scaling by sqrt(d). `offset` is i - j: zero for a token itself, positive for the past. A
+member knows neither the mask nor the attention path: what lies in the future of a causal model is never looked at.
 
-so a bias is added after the scaling by sqrt(d). `offset` is i - j: zero for a token itself,
-positive for the past, negative for the future. A member knows neither the mask nor the
-attention path: what lies in the future of a causal model is never looked at.
-
-Axis letters, the same in the whole code: b batch, t time (tokens), q query rows, k keys,
-h heads, d width of one head, e model width, v vocabulary; n is "any number of".
+Axis letters, the same in the whole code: b batch, t time (tokens), q query rows, k keys, h heads, d width of one head,
+e model width, v vocabulary; n is "any number of".
 """
 
 from collections.abc import Mapping
@@ -34,7 +32,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from lpe_eval.errors import LengthError, SpecError
-from lpe_eval.model.descriptions import PairNetwork, RatioBias
+from lpe_eval.model.descriptions import MappedDistances, PairNetwork, RatioBias, Rotation
 from lpe_eval.model.offsets import spread_offsets
 
 
@@ -69,9 +67,8 @@ class EncodingOptions(BaseModel):
 class Scores(NamedTuple):
     """What attention knows about one block of query rows, before the mask.
 
-    `keys` may stop before the end of the sequence: a causal path passes the keys up to the
-    block's last query plus the encoding's `lookahead`. Rows may come in any order; a path that runs
-    through a block backwards gets biases by offset without a copy (see `spread_offsets`).
+    `keys` may stop before the end of the sequence: a causal path passes the keys up to the block's last query plus the
+    encoding's `lookahead`. Rows may come in any order; backwards, biases by offset need no copy (`spread_offsets`).
     """
 
     logits: Float[Tensor, "b h q k"]
@@ -201,15 +198,25 @@ class Encoding(nn.Module):
         """What `adjust` computes, if it is a network of each pair by itself; else None."""
         return None
 
+    def rotation(self) -> Rotation | None:
+        """How `rotate` turns, if by position times frequencies that no length changes; else None."""
+        return None
+
+    def mapped_distances(self) -> MappedDistances | None:
+        """What `adjust` computes, if it is RoPE at other distances and nothing else; else None."""
+        return None
+
 
 class EncodingWrapper(Encoding):
     """An encoding around another one; forwards every seam, so a subclass overrides only what it changes.
 
     Args:
-        geometry: the model's shape.
-        options: an instance of the subclass's `Options`.
+        geometry, options: as for `Encoding`.
         inner: the wrapped encoding.
     """
+
+    goes_around: ClassVar[str] = "alibi"
+    """An encoding that it can wrap."""
 
     def __init__(self, geometry: Geometry, options: EncodingOptions, inner: Encoding) -> None:
         super().__init__(geometry, options)
@@ -270,6 +277,12 @@ class EncodingWrapper(Encoding):
 
     def pair_network(self) -> PairNetwork | None:
         return self.inner.pair_network() if type(self).adjust is EncodingWrapper.adjust else None
+
+    def rotation(self) -> Rotation | None:
+        return self.inner.rotation() if type(self).rotate is EncodingWrapper.rotate else None
+
+    def mapped_distances(self) -> MappedDistances | None:
+        return self.inner.mapped_distances() if type(self).adjust is EncodingWrapper.adjust else None
 
 
 def reset_linear(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:

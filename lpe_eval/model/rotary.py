@@ -26,6 +26,18 @@ class Frequencies(NamedTuple):
     """Multiplies cosine and sine, so that q . k is multiplied by its square."""
 
 
+class Rotation(NamedTuple):
+    """How queries and keys are turned, if by position times frequency."""
+
+    inverse: Float[Tensor, " f"]
+    """Radians per position, one for each pair of channels."""
+    layout: Layout
+    angle_dtype: AngleDtype = "float32"
+    """In which positions times frequencies are formed."""
+    last: bool = False
+    """Whether the turned channels are the last of a head, not the first."""
+
+
 def inverse_frequencies(dims: int, base: float) -> Float[Tensor, " f"]:
     """RoPE's and the sinusoid's frequencies base^(-2i / dims), in float64."""
     return base ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
@@ -65,3 +77,22 @@ def turn(
         a, b = turned[..., ::2], turned[..., 1::2]
         turned = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
     return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+
+
+def turned_to(
+    x: Float[Tensor, "*n t d"], at: Int[Tensor, " t"], to: Float[Tensor, " t"], rotation: Rotation
+) -> Float[Tensor, "*n t d"]:
+    """Turns what stands turned to the positions `at` on to `to`, so that it is as if it had stood there at once.
+
+    The angles that are undone are those that were formed, rounding included; the new ones are exact. Cosine and sine
+    are not rounded to the dtype of `x`.
+    """
+    there = device_of_float64(x.device)
+    inverse = rotation.inverse.to(there, torch.float64)
+    done = angles(at.to(there), rotation.inverse.to(there), rotation.angle_dtype).double()
+    angle = to.to(there)[:, None] * inverse - done
+    held = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = (each.to(held).to(x.device) for each in (angle.cos(), angle.sin()))
+    before = x.shape[-1] - 2 * cos.shape[-1] if rotation.last else 0
+    turned = turn(x[..., before:].to(held), cos, sin, rotation.layout).to(x.dtype)
+    return torch.cat([x[..., :before], turned], dim=-1) if before else turned

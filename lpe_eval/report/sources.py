@@ -103,8 +103,7 @@ def _encoding(spec: EncodingSpec) -> Iterator[Source]:
     except (LpeEvalError, ValueError, TypeError):
         yield Source(f"the encoding {spec.name}, which is not installed as it was,", "")
     else:
-        yield Source(f"the encoding {spec.name}", member.bibtex)
-        yield from (Source(f"{spec.name} with {word}", found) for word, found in _brought_in(member, words))
+        yield from _cited(member, spec.name, words)
     if spec.base is not None:
         yield from _encoding(spec.base)
 
@@ -116,10 +115,17 @@ def _label(label: str) -> Iterator[Source]:
     with_words = {key for member in members.values() if member is not None for key in member.bibtex_with}
     for word, member in members.items():
         if member is not None:
-            yield Source(f"the encoding {word}", member.bibtex)
-            yield from (Source(f"{word} with {each}", found) for each, found in _brought_in(member, words))
+            yield from _cited(member, word, words)
         elif word not in with_words:
             yield Source(f"{word!r} (of {label})", "")
+
+
+def _cited(member: Any, name: str, words: Iterable[str]) -> Iterator[Source]:
+    brought_in = _brought_in(member, words)
+    # Where each of its options has a paper of its own, the method itself has none.
+    if member.bibtex or not brought_in:
+        yield Source(f"the encoding {name}", member.bibtex)
+    yield from (Source(f"{name} with {word}", found) for word, found in brought_in)
 
 
 def _brought_in(member: Any, words: Iterable[str]) -> list[tuple[str, str]]:

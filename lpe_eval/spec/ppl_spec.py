@@ -20,7 +20,7 @@ _MOST_WINDOWS = 1 << 24
 
 _SWEEP = re.compile(r"(\d{1,12}):(\d{1,12}):([x+])(\d{1,12})")
 
-_OPENING = ("tokenizer", "revision", "trust_remote_code", "rope_scaling", "rope_theta", "as_published")
+_OPENING = ("tokenizer", "revision", "trust_remote_code", "rope_scaling", "rope_theta", "remap", "as_published")
 _LATER = (*_OPENING, "deterministic", "task_fingerprint", "allow_leak")
 
 
@@ -57,6 +57,7 @@ class PerplexitySpec(BaseModel):
     trust_remote_code: bool = False
     rope_scaling: str | None = None
     rope_theta: float | None = Field(default=None, gt=0)
+    remap: str | None = None
     as_published: bool = False
     deterministic: bool = False
     task_fingerprint: str = ""

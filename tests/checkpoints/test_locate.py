@@ -94,8 +94,10 @@ def test_what_is_not_there_is_told_with_a_hint():
 
 
 def test_an_option_that_a_format_ignores_is_refused(tmp_path):
-    located = locate(f"native:{tmp_path}")
-    for options in (LoadOptions(rope_theta=1e6), LoadOptions(rope_scaling="yarn:4"), LoadOptions(revision="main")):
+    of_fairseq = [LoadOptions(rope_theta=1e6), LoadOptions(rope_scaling="yarn:4"), LoadOptions(remap="rerope")]
+    ignored = [("fairseq", options) for options in of_fairseq] + [("native", LoadOptions(revision="main"))]
+    for name, options in ignored:
+        located = locate(f"{name}:{tmp_path}")
         with pytest.raises(SpecError, match="has no effect"):
             located.peek(options)
         with pytest.raises(SpecError, match="has no effect"):

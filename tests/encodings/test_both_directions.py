@@ -13,13 +13,14 @@ from lpe_eval.model.transformer import Transformer
 from lpe_eval.registry import ENCODINGS
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from tests.support.che_models import TOKENS, che_model, seeded
+from tests.support.spelling import bases_of
 
 CPU = torch.device("cpu")
 NAMES = ENCODINGS.names()
 WRAPPERS = [name for name in NAMES if issubclass(ENCODINGS.load(name), EncodingWrapper)]
 SPECS: list[Any] = [
     *(name for name in NAMES if name not in WRAPPERS),
-    *(f"{name}(kerple_log)" for name in WRAPPERS),
+    *(f"{name}({base})" for name in WRAPPERS for base in bases_of(name, ["kerple_log"])),
     "randomized(rope)",
     {"name": "alibi", "two_sided": "che"},
     {"name": "alibi", "two_sided": "past_only"},

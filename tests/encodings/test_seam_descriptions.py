@@ -11,6 +11,7 @@ from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, EncodingWrapper, Geometry, Scores
 from lpe_eval.registry import ENCODINGS
 from lpe_eval.spec.encoding_spec import EncodingSpec
+from tests.support.spelling import bases_of
 
 
 def built(text: str, causal: bool = True, **options) -> Encoding:
@@ -24,7 +25,8 @@ def every_encoding() -> list[str]:
     names = []
     for name in ENCODINGS.names():
         wraps = issubclass(ENCODINGS.load(name), EncodingWrapper)
-        names += [f"{name}({inner})" for inner in ("rope", "fire", "dape(t5)")] if wraps else [name]
+        inner = bases_of(name, ("rope", "fire", "dape(t5)")) if wraps else []
+        names += [f"{name}({each})" for each in inner] if wraps else [name]
     return names
 
 

@@ -6,6 +6,7 @@ from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, EncodingWrapper, Geometry
 from lpe_eval.registry import ENCODINGS
 from lpe_eval.spec.encoding_spec import EncodingSpec
+from tests.support.spelling import bases_of
 
 CPU = torch.device("cpu")
 
@@ -14,7 +15,8 @@ def every_encoding() -> list[str]:
     names = []
     for name in ENCODINGS.names():
         wraps = issubclass(ENCODINGS.load(name), EncodingWrapper)
-        names += [f"{name}({inner})" for inner in ("alibi", "none", "rope", "kerple_log")] if wraps else [name]
+        inner = bases_of(name, ("alibi", "none", "rope", "kerple_log")) if wraps else []
+        names += [f"{name}({each})" for each in inner] if wraps else [name]
     return names
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lpe_eval.model.encoding import Encoding, EncodingWrapper, Geometry, Scores
 from lpe_eval.registry import ENCODINGS
 from tests.support.official_parameters import build
-from tests.support.spelling import written
+from tests.support.spelling import bases_of, written
 
 BATCH, HEADS, HEAD_WIDTH, TRAIN_LENGTH = 2, 3, 4, 7
 CPU = torch.device("cpu")
@@ -38,10 +38,18 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "dape_v2", "kernel": 1, "base": {"name": "alibi"}},
     {"name": "dape_v2", "kernel": 4, "padding": "left", "base": {"name": "alibi"}},
     {"name": "dape_v2", "base": {"name": "dape_v2", "kernel": 5, "base": {"name": "cope"}}},
+    {"name": "remap", "group": 3, "window": 2, "division": "real", "base": {"name": "rope", "layout": "interleaved"}},
+    {"name": "remap", "method": "rerope", "window": 3, "base": {"name": "rope", "fraction": 0.5}},
+    {"name": "remap", "method": "leaky_rerope", "window": 2, "factor": 3.0, "base": {"name": "rope"}},
+    {"name": "remap", "method": "dca", "chunk_size": 4, "local": 2, "base": {"name": "rope"}},
+    {"name": "remap", "method": "dca", "length_factor": "vllm", "original_length": 3, "base": {"name": "rope"}},
+    {"name": "remap", "method": "log_n", "original_length": 3, "base": {"name": "rope"}},
+    {"name": "dape", "base": {"name": "remap", "base": {"name": "rope"}}},
+    {"name": "randomized", "base": {"name": "remap", "window": 40, "base": {"name": "rope"}}},
 ]
 SPECS: list[dict[str, Any]] = [
     *({"name": name} for name in PLAIN),
-    *({"name": name, "base": {"name": base}} for name in WRAPPERS for base in BASES),
+    *({"name": name, "base": {"name": base}} for name in WRAPPERS for base in bases_of(name, BASES)),
     *VARIANTS,
 ]
 

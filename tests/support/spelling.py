@@ -1,12 +1,25 @@
 """How an encoding is written in the ids of tests, so that `pytest -k` finds it by its registry name."""
 
+from collections.abc import Sequence
 from typing import Any
+
+from lpe_eval.model.encoding import EncodingWrapper
+from lpe_eval.registry import ENCODINGS
 
 
 def written(spec: dict[str, Any]) -> str:
     inner = f"({written(spec['base'])})" if "base" in spec else ""
     options = [f"{value}" for key, value in spec.items() if key not in ("name", "base")]
     return "-".join([spec["name"] + inner, *options])
+
+
+def bases_of(name: str, bases: Sequence[str]) -> list[str]:
+    """Of some encodings, those that a wrapper is tried around: what it goes around, where that is a kind of its own."""
+    member = ENCODINGS.load(name)
+    assert issubclass(member, EncodingWrapper)
+    if member.goes_around == EncodingWrapper.goes_around:
+        return list(bases)
+    return [member.goes_around]
 
 
 NEOX = {

@@ -7,6 +7,7 @@ may end in settings:
     ?kernels=[exp,exp_half,gaussian]    which kernels a MEP model averages; a list inside is a mean
     ?configs=[local_setup.yml,a.yml]    which configs the run named, in order; the later wins
     ?vocab=50277                        how many rows of the embedding are symbols
+    ?remap=rerope:window=512            other distances for RoPE; rope_scaling and rope_theta as for Hugging Face
 
 Deviations and choices:
     * Rows that pad the vocabulary are dropped from the embedding and the head, which masks them: nothing
@@ -34,6 +35,7 @@ from lpe_eval.model.foreign.neox_mapping import NeoxMapping
 from lpe_eval.model.foreign.neox_vocabulary import Vocabulary, real_symbols, vocabulary_of
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.needed_memory import refuse_what_does_not_fit
+from lpe_eval.model.rope_changes import SETTINGS, changed, digest_of_changed, taken
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel
 from lpe_eval.model.weight_files import stored_types
@@ -44,8 +46,8 @@ from lpe_eval.spec.model_spec import CheckpointSpec
 class GptNeox(CheckpointFormat):
     """See the module's docstring."""
 
-    heeds: ClassVar[frozenset[str]] = frozenset({"as_published"})
-    settings: ClassVar[tuple[str, ...]] = ("configs", "kernels", "vocab")
+    heeds: ClassVar[frozenset[str]] = frozenset({"as_published", *SETTINGS})
+    settings: ClassVar[tuple[str, ...]] = ("configs", "kernels", "vocab", *SETTINGS)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -58,7 +60,12 @@ class GptNeox(CheckpointFormat):
     @classmethod
     def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
         opened = _open(path)
-        return Peek(_name(opened), opened.vocabulary.tokenizer, _digest(opened, options))
+        options = taken(options, opened.settings, opened.address)
+        name = _name(opened)
+        if any(getattr(options, each) is not None for each in SETTINGS):
+            # What is changed is known once the layers are, as the model's shape is.
+            name = _mapped(opened, options)[0].name
+        return Peek(name, opened.vocabulary.tokenizer, digest_of_changed(_digest(opened, options), options))
 
     @classmethod
     def stored_types(cls, path: str | Path) -> list[str]:
@@ -68,15 +75,8 @@ class GptNeox(CheckpointFormat):
     @classmethod
     def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
         opened = _open(path)
-        refuse_unsupported(opened.config)
-        args = opened.config.args
-        weights = read_weights(opened.step, args.model_parallel_size, args.gpt_j_residual)
-        where = opened.address
-        rows = embedding_rows(weights, where)
-        symbols = rows if options.as_published else real_symbols(opened.vocabulary, args, rows, opened.vocab, where)
-        mapping = NeoxMapping(opened.config, weights, symbols, opened.kernels, opened.step.folder)
-        tokenizer = options.tokenizer or opened.vocabulary.tokenizer
-        spec = CheckpointSpec(name=_name(opened), tokenizer=tokenizer, model=mapping.spec())
+        options = taken(options, opened.settings, opened.address)
+        spec, mapping = _mapped(opened, options)
         refuse_what_does_not_fit(spec.model, opened.config.where)
         try:
             model = Transformer(spec.model, options.attention)
@@ -84,7 +84,8 @@ class GptNeox(CheckpointFormat):
             raise CheckpointError(f"{opened.config.where}: {error}") from error
         mapping.fill(model)
         model.put(options.device, options.dtype)
-        return TransformerModel(model.eval(), spec, _digest(opened, options), options, "gpt_neox", mapping.mapped)
+        digest = digest_of_changed(_digest(opened, options), options)
+        return TransformerModel(model.eval(), spec, digest, options, "gpt_neox", mapping.mapped)
 
 
 class _Opened(NamedTuple):
@@ -96,6 +97,20 @@ class _Opened(NamedTuple):
     vocabulary: Vocabulary
     kernels: list[Any] | None
     vocab: int | None
+    settings: dict[str, Any]
+
+
+def _mapped(opened: _Opened, options: LoadOptions) -> tuple[CheckpointSpec, NeoxMapping]:
+    """What a native checkpoint of it would say, RoPE changed as the options ask, and what fills it."""
+    refuse_unsupported(opened.config)
+    args, where = opened.config.args, opened.address
+    weights = read_weights(opened.step, args.model_parallel_size, args.gpt_j_residual)
+    rows = embedding_rows(weights, where)
+    symbols = rows if options.as_published else real_symbols(opened.vocabulary, args, rows, opened.vocab, where)
+    mapping = NeoxMapping(opened.config, weights, symbols, opened.kernels, opened.step.folder)
+    tokenizer = options.tokenizer or opened.vocabulary.tokenizer
+    spec = CheckpointSpec(name=_name(opened), tokenizer=tokenizer, model=mapping.spec())
+    return changed(spec, options, where), mapping
 
 
 def _open(path: str | Path) -> _Opened:
@@ -115,14 +130,14 @@ def _open(path: str | Path) -> _Opened:
         raise CheckpointError(
             f"{step.folder} and {step.run} hold no yml, alone or in `configs`, so the model is unknown"
         )
-    order, kernels, vocab = (settings.get(key) for key in GptNeox.settings)
+    order, kernels, vocab = (settings.get(key) for key in ("configs", "kernels", "vocab"))
     if not (order is None or isinstance(order, list)) or not (kernels is None or isinstance(kernels, list)):
         raise CheckpointError(f"{path}: configs and kernels are lists, such as [a,b]")
     if not (vocab is None or isinstance(vocab, int)):
         raise CheckpointError(f"{path}: vocab is a number, not {vocab!r}")
     config = read_config(files, None if order is None else [str(name) for name in order], address)
     places = list(dict.fromkeys([step.folder, step.folder / "configs", step.run, step.run / "configs"]))
-    return _Opened(address, step, config, vocabulary_of(config.args, places), kernels, vocab)
+    return _Opened(address, step, config, vocabulary_of(config.args, places), kernels, vocab, settings)
 
 
 def _name(opened: _Opened) -> str:

@@ -1,7 +1,8 @@
 """Causal language models of `transformers` (4.51 or later), from a local folder or from the Hub.
 
 An address is a folder, a `.gguf` file or `org/name[@revision]`, and may end in settings that a flag can give as well:
-`?rope_scaling=yarn:4&rope_theta=500000`. So one run can hold a model with and without a scaling. A GGUF file of the
+`?rope_scaling=yarn:4&rope_theta=500000`, `?remap=self_extend:group=8,window=1024`. So one run can hold a model with
+and without a scaling, or at other distances. A GGUF file of the
 Hub is `org/name?gguf=FILE`. A folder or a repository with an adapter is the model under it with the adapter applied;
 `?base=PATH` names another place of that model.
 
@@ -16,7 +17,7 @@ Choices:
       here. In bfloat16 BLOOM's loss moves by hundredths of a nat from some thousand tokens on; --dtype float32 is
       exact. Falcon's bias is divided by sqrt(d) and built in bfloat16 always.
     * The digest of a folder is over config and weight files; that of a Hub model is over its commit.
-      A RoPE override and an adapter are part of either.
+      A RoPE override, a remap and an adapter are part of either.
 """
 
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ _PATHS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_atten
 class HuggingFace(CheckpointFormat):
     """Opens any causal language model of `transformers`."""
 
-    heeds: ClassVar[frozenset[str]] = frozenset({"revision", "rope_scaling", "rope_theta"})
+    heeds: ClassVar[frozenset[str]] = frozenset({"revision", "rope_scaling", "rope_theta", "remap"})
 
     @classmethod
     def attentions(cls) -> Sequence[str]:
@@ -106,10 +107,12 @@ def _opened(source: Source, options: LoadOptions) -> LanguageModel:
         if inner is None:
             raise
         opened = TransformersModel(inner, facts, sizes, recorded, source.where, options)
-    if source.published is not None:
-        rotary = rotary_modules(model)
+    if source.published is not None and source.override is not None:
+        rotary = rotary_modules(model, source.override.layer_type)
         used = [each for each in rotary if each in opened.seen.called] or rotary
-        verify(used, text_config(source.published), config, source.where)
+        verify(used, text_config(source.published), config, source.override, source.where)
+    if source.remapping is not None:
+        opened.remap(source.remapping)
     return opened
 
 

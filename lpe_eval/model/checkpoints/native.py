@@ -1,5 +1,7 @@
 """Our own checkpoints: a folder with `config.yaml` and `model.safetensors`.
 
+An address may end in what changes its RoPE: `rope?remap=rerope:window=64`, `?rope_scaling=yarn:4&rope_theta=500000`.
+
 Loading is strict: every parameter and persistent buffer of the configured model must be there
 with its shape, and nothing else. Weights are safetensors, so nothing is ever unpickled. A tokenizer that the
 folder holds is found from wherever the folder is.
@@ -11,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import yaml
@@ -19,14 +22,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lpe_eval.errors import CheckpointError, LpeEvalError, OutputError
+from lpe_eval.errors import CheckpointError, LpeEvalError, OutputError, UnknownName
 from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.needed_memory import refuse_what_does_not_fit
+from lpe_eval.model.rope_changes import SETTINGS, changed, digest_of_changed, taken
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.model.transformer_model import TransformerModel, fill, state_of
 from lpe_eval.model.weight_files import stored_types
 from lpe_eval.plain import Unreadable, endless_number, read_plain, yaml_of
+from lpe_eval.reference import split_settings
 from lpe_eval.spec.model_spec import CHECKPOINT_SCHEMA, FOLDER, CheckpointSpec, ModelSpec
 
 _CONFIG, _WEIGHTS = "config.yaml", "model.safetensors"
@@ -39,23 +44,26 @@ _FIRST_SCHEMA = 1
 class Native(CheckpointFormat):
     """Reads and writes native checkpoints."""
 
+    heeds: ClassVar[frozenset[str]] = frozenset(SETTINGS)
+
     @classmethod
     def recognises(cls, path: Path) -> bool:
         return (path / _CONFIG).is_file() and (path / _WEIGHTS).is_file()
 
     @classmethod
     def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
-        spec = _read_config(Path(path))
-        return Peek(spec.name, spec.tokenizer, _digest(Path(path)))
+        path, options = _address(path, options)
+        spec = changed(_read_config(path), options, str(path))
+        return Peek(spec.name, spec.tokenizer, digest_of_changed(_digest(path), options))
 
     @classmethod
     def stored_types(cls, path: str | Path) -> list[str]:
-        return stored_types([Path(path) / _WEIGHTS])
+        return stored_types([_address(path, LoadOptions())[0] / _WEIGHTS])
 
     @classmethod
     def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
-        path = Path(path)
-        spec = _read_config(path)
+        path, options = _address(path, options)
+        spec = changed(_read_config(path), options, str(path))
         weights = _read_weights(path / _WEIGHTS)
         _refuse_larger(spec.model, weights, path)
         refuse_what_does_not_fit(spec.model, path)
@@ -68,7 +76,7 @@ class Native(CheckpointFormat):
                 raise CheckpointError(f"{path / _WEIGHTS}: {name} holds {weights[name].dtype}, not {tensor.dtype}")
         fill(model, weights, path / _WEIGHTS)
         model.put(options.device, options.dtype)
-        return TransformerModel(model.eval(), spec, _digest(path), options, "native")
+        return TransformerModel(model.eval(), spec, digest_of_changed(_digest(path), options), options, "native")
 
     @classmethod
     def save(cls, model: Transformer, spec: CheckpointSpec, folder: Path, dtype: torch.dtype) -> None:
@@ -89,6 +97,17 @@ class Native(CheckpointFormat):
         except (OSError, SafetensorError) as error:
             detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise OutputError(f"cannot write a checkpoint to {folder}: {detail}") from error
+
+
+def _address(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
+    """The folder, and the options with what stands behind its question mark."""
+    if Path(path).exists():
+        return Path(path), options
+    place, settings = split_settings(str(path))
+    for key in settings:
+        if key not in SETTINGS:
+            raise UnknownName("setting of a native checkpoint", key, SETTINGS)
+    return Path(place), taken(options, settings, place)
 
 
 def _read_config(folder: Path) -> CheckpointSpec:

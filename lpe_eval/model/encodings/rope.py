@@ -29,7 +29,7 @@ from torch import Tensor
 from lpe_eval.errors import SpecError
 from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
 from lpe_eval.model.rope_scalings import SCALING_BIBTEX, AnyScaling
-from lpe_eval.model.rotary import AngleDtype, Frequencies, Layout, angles, inverse_frequencies, turn
+from lpe_eval.model.rotary import AngleDtype, Frequencies, Layout, Rotation, angles, inverse_frequencies, turn
 
 
 class Rope(Encoding):
@@ -88,3 +88,8 @@ class Rope(Encoding):
         cos, sin = angle.cos() * found.attention_factor, angle.sin() * found.attention_factor
         cos, sin = cos.to(q.dtype), sin.to(q.dtype)
         return turn(q, cos, sin, self.options.layout), turn(k, cos, sin, self.options.layout)
+
+    def rotation(self) -> Rotation | None:
+        if not self.prefix_stable:
+            return None
+        return Rotation(self.at_train_length.inverse, self.options.layout, self.options.angle_dtype)

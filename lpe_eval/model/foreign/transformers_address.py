@@ -1,18 +1,18 @@
 """Addresses of models of `transformers`: `PLACE?key=value&key=value`, where a place is a folder, a file or a model id.
 
-Settings: `rope_scaling`, `rope_theta`, `revision` and `tokenizer` do what the flags of these names do; `gguf` names a
-file of a repository, and `base` the model under an adapter.
+Settings: `rope_scaling`, `rope_theta`, `remap`, `revision` and `tokenizer` do what the flags of these names do; `gguf`
+names a file of a repository, and `base` the model under an adapter.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from lpe_eval.errors import SpecError
 from lpe_eval.model.checkpoint import LoadOptions
+from lpe_eval.model.rope_changes import with_setting
 from lpe_eval.reference import split_settings
 
-_KNOWN = ("base", "gguf", "revision", "rope_scaling", "rope_theta", "tokenizer")
+_KNOWN = ("base", "gguf", "remap", "revision", "rope_scaling", "rope_theta", "tokenizer")
 
 
 class Address(NamedTuple):
@@ -36,13 +36,8 @@ def address_of(path: str, options: LoadOptions) -> Address:
     named: dict[str, str | None] = {"gguf": None, "base": None}
     for key, value in settings.items():
         match key:
-            case "rope_scaling":
-                options = options._replace(rope_scaling=json.dumps(value) if isinstance(value, dict) else str(value))
-            case "rope_theta":
-                try:
-                    options = options._replace(rope_theta=float(value))
-                except (TypeError, ValueError):
-                    raise SpecError(f"hf:{path}: rope_theta must be a number, not {value!r}") from None
+            case "rope_scaling" | "rope_theta" | "remap":
+                options = with_setting(options, key, value, f"hf:{path}")
             case "revision" | "tokenizer":
                 options = options._replace(**{key: str(value)})
             case "gguf" | "base":

@@ -36,18 +36,20 @@ class Call:
         parameters = inspect.signature(module.forward).parameters
         named = {name for name, each in parameters.items() if each.kind in _NAMED}
         self.keeps_rows = "logits_to_keep" in named
+        self.takes_positions = "position_ids" in named
         self._by_name = "input_ids" in named
         anything = any(each.kind is _ANY for each in parameters.values()) and known_code(module)
         self._fixed = {"use_cache": False} if "use_cache" in named or anything else {}
         demanded = {name for name in named if parameters[name].default is inspect.Parameter.empty}
         self._demanded = demanded & {"attention_mask", "position_ids"}
 
-    def __call__(self, tokens: Tensor, rows: int | None = None) -> Any:
+    def __call__(self, tokens: Tensor, rows: int | None = None, positions: Tensor | None = None) -> Any:
         """What the module returns.
 
         Args:
             tokens: integers [b, t].
             rows: of how many last tokens logits are wanted, where the class can make fewer; None for all.
+            positions: integers [1, t], for a class that takes some; None leaves them to it.
         """
         given: dict[str, Any] = dict(self._fixed)
         if rows is not None and self.keeps_rows:
@@ -56,6 +58,8 @@ class Call:
             given["attention_mask"] = torch.ones_like(tokens)
         if "position_ids" in self._demanded:
             given["position_ids"] = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        if positions is not None:
+            given["position_ids"] = positions.expand_as(tokens)
         return self.module(input_ids=tokens, **given) if self._by_name else self.module(tokens, **given)
 
 

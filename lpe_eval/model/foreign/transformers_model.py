@@ -9,7 +9,7 @@ Choices:
       beyond its training length. Only tables that a pass over text looks up count, not those of other towers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,9 @@ from lpe_eval.model.foreign.module_trace import Trace, some_tokens, trace
 from lpe_eval.model.foreign.transformers_calls import first_of, known_code, logits_of
 from lpe_eval.model.foreign.transformers_config import observed_label
 from lpe_eval.model.foreign.transformers_head import find_head, output_embedding
+from lpe_eval.model.foreign.transformers_remap import change_distances
 from lpe_eval.model.language_model import LanguageModel, ModelFacts, PositionTensor
+from lpe_eval.model.remap_options import Remapping
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.plain import first_line
 
@@ -71,6 +73,24 @@ class TransformersModel(LanguageModel):
         self._longest = min([each.end for each in self.seen.tables] + _named_ends(self.seen), default=None)
         label = observed_label(facts.encoding, self.seen, known_code(model))
         self.facts = facts._replace(vocab_size=self._head.vocabulary, encoding=label)
+        self._notes: list[str] = []
+
+    def remap(self, remapping: Remapping) -> None:
+        """Takes the model at other distances from now on.
+
+        Raises:
+            CheckpointError: that cannot be done exactly.
+        """
+        self._state.restore()
+        layers = change_distances(self._head.model, remapping, self._symbols, self._where)
+        stable = self.facts.prefix_stable and remapping.prefix_stable
+        label = f"remap({self.facts.encoding}, {remapping.method})"
+        self.facts = self.facts._replace(encoding=label, prefix_stable=stable)
+        self._recorded = {**self._recorded, "remap": {**remapping.told(), "layers": layers.mapped}}
+        self._notes += [layers.told()] if layers.told() else []
+
+    def notes(self) -> Sequence[str]:
+        return self._notes
 
     @property
     def attention(self) -> str:

@@ -11,10 +11,17 @@ from typing import Any, NamedTuple
 
 from lpe_eval.errors import CheckpointError, MissingExtra, SpecError
 from lpe_eval.model.checkpoint import LoadOptions
-from lpe_eval.model.foreign.rope_override import overridden, parse_override
+from lpe_eval.model.foreign.rope_asked import RopeOverride, parse_override
+from lpe_eval.model.foreign.rope_override import overridden
 from lpe_eval.model.foreign.transformers_adapter import Adapter, find_adapter, is_adapter
 from lpe_eval.model.foreign.transformers_address import Address, address_of
-from lpe_eval.model.foreign.transformers_config import refuse_larger, text_config, text_part, train_length
+from lpe_eval.model.foreign.transformers_config import (
+    encoding_label,
+    refuse_larger,
+    text_config,
+    text_part,
+    train_length,
+)
 from lpe_eval.model.foreign.transformers_folder import (
     ADAPTER,
     ADAPTER_WEIGHTS,
@@ -26,6 +33,8 @@ from lpe_eval.model.foreign.transformers_folder import (
     weight_bytes,
 )
 from lpe_eval.model.foreign.transformers_library import failures_told, import_transformers, major, quiet
+from lpe_eval.model.foreign.transformers_remap import refuse_unregistered
+from lpe_eval.model.remap_options import Remapping, parse_remap
 from lpe_eval.plain import first_line
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
@@ -46,6 +55,8 @@ class Source(NamedTuple):
     """Of `transformers`, with any override in it."""
     published: dict[str, Any] | None
     """The config as published, if there is an override."""
+    override: RopeOverride | None
+    remapping: Remapping | None
     name: str
     tokenizer: str
     digest: str
@@ -121,9 +132,10 @@ def _found(address: Address, where: str, revision: str | None) -> Source:
     name = Path(gguf).stem if gguf else folder.resolve().name if local else place.rpartition("/")[2]
     tokenizer = options.tokenizer or (_own_tokenizer(folder, gguf) if local else _hub_tokenizer(address, gguf))
     found = Source(
-        where, place, commit, gguf, config, None, name, tokenizer, digest, digest, train_length(text_config(raw))
+        *(where, place, commit, gguf, config, None, None, None),
+        *(name, tokenizer, digest, digest, train_length(text_config(raw))),
     )
-    return _overridden(found, options)
+    return _remapped(_overridden(found, options), options)
 
 
 def _overridden(source: Source, options: LoadOptions) -> Source:
@@ -146,8 +158,32 @@ def _overridden(source: Source, options: LoadOptions) -> Source:
     return source._replace(
         config=config,
         published=published,
+        override=override,
         name=" ".join([source.name, *listed]),
         digest=hashlib.sha256(f"{source.digest}\0{json.dumps(override)}".encode()).hexdigest(),
+    )
+
+
+def _remapped(source: Source, options: LoadOptions) -> Source:
+    """With the other distances that the options ask for, in its name and its digest too."""
+    if options.remap is None:
+        return source
+    asked, config = parse_remap(options.remap), text_config(source.config.to_dict())
+    if encoding_label(config).partition("(")[0] not in ("rope", "rope+none"):
+        raise CheckpointError(
+            f"{source.where}: a model of the type {config.get('model_type')} has no RoPE that its config describes, "
+            "and a remap changes RoPE's distances; measure it without one"
+        )
+    if options.attention != "auto":
+        raise SpecError(
+            f"{source.where}: a remap computes attention in a way of its own; leave --attention {options.attention} out"
+        )
+    refuse_unregistered(source.config, import_transformers(), source.where)
+    remapping = asked.resolved(source.train_length, source.where)
+    return source._replace(
+        remapping=remapping,
+        name=f"{source.name} {asked.spelled}",
+        digest=hashlib.sha256(f"{source.digest}\0{json.dumps(remapping.told())}".encode()).hexdigest(),
     )
 
 

@@ -1,0 +1,52 @@
+"""RoPE at other distances, on the CPU: plain attention over each range of keys, merged by log-sum-exp.
+
+Near keys take queries and keys as they come; for each further range both are turned on once, and PyTorch's fused
+kernel computes the pieces of a block without a mask other than its own causal one. See `model/merged_ranges.py`.
+
+Gradients, positions that do not begin at 0 and run on one by one, and ranges of a few tokens are left to `blocked`.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lpe_eval.model.attention import AttentionPath
+from lpe_eval.model.attentions.blocked import Blocked
+from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.merged_ranges import attend_in_ranges, fused_piece
+from lpe_eval.model.offsets import consecutive
+
+_ROWS, _ROWS_OF_LONG, _LONG = 256, 768, 6144
+"""Query rows of a block; the kernel takes larger tiles from 768 rows on."""
+
+_SHORTEST = 16
+"""Blocks of fewer rows cost more calls than they save."""
+
+
+class Merged(AttentionPath):
+    """Exact attention at mapped distances."""
+
+    preference = 20
+
+    @classmethod
+    def serves(cls, encoding: Encoding, device: torch.device) -> bool:
+        return device.type == "cpu" and encoding.mapped_distances() is not None and fused_piece(1.0) is not None
+
+    @classmethod
+    def attend(
+        cls,
+        q: Float[Tensor, "b h q d"],
+        k: Float[Tensor, "b h k d"],
+        v: Float[Tensor, "b h k d"],
+        encoding: Encoding,
+        at: Int[Tensor, " k"],
+        causal: bool,
+    ) -> Float[Tensor, "b h q d"]:
+        mapped, piece = encoding.mapped_distances(), fused_piece(q.shape[-1] ** -0.5)
+        assert mapped is not None and piece is not None
+        distances = mapped.distances
+        plain = torch.is_grad_enabled() or not causal or int(at[0]) != 0 or not consecutive(at)
+        if plain or distances.period < _SHORTEST:
+            return Blocked.attend(q, k, v, encoding, at, causal)
+        size = _ROWS if len(at) < _LONG else _ROWS_OF_LONG
+        return attend_in_ranges(q, k, v, distances, mapped.rotation, size, piece)
