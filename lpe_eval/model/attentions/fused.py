@@ -33,7 +33,7 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.gpu import has_triton
-from lpe_eval.model.offsets import consecutive
+from lpe_eval.model.positions import consecutive
 
 _LARGE = (9, 10)
 """First digits of the compute capability of GPUs whose multiprocessors have 227 KiB of shared memory."""
