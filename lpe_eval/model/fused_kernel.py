@@ -41,12 +41,14 @@ class Tile(NamedTuple):
     """Hidden units computed at once."""
 
     def shared_bytes(self, heads: int, width: int, itemsize: int) -> float:
-        """Fast memory that it needs, from above; compiled ahead of time it is up to a fifth more than the operands.
+        """Fast memory that it needs, from above; `benchmarks/compiled_ahead.py` compares it with what compilers say.
 
-        In float32 each operand is held in two parts for products of full precision.
+        That is queries and keys, and the tile of all heads in float32 where it changes hands between threads. In float32
+        each operand is held in two parts for products of full precision.
         """
         operands = padded(heads) * padded(width) * itemsize * (self.rows + self.keys)
-        return operands * (1.2 if itemsize < 4 else 1.5)
+        handed_over = padded(heads) * self.rows * self.keys * 4
+        return operands + handed_over if itemsize < 4 else max(operands + handed_over, operands * 1.5)
 
 
 TILES = (Tile(32, 16, 8, 16), Tile(16, 16, 8, 32))
