@@ -43,12 +43,16 @@ class Tile(NamedTuple):
     def shared_bytes(self, heads: int, width: int, itemsize: int) -> float:
         """Fast memory that it needs, from above; `benchmarks/compiled_ahead.py` compares it with what compilers say.
 
-        That is queries and keys, and the tile of all heads in float32 where it changes hands between threads. In float32
-        each operand is held in two parts for products of full precision.
+        That is queries and keys, and the tile of all heads in float32 where it changes hands between threads. In
+        float32 each operand is held in two parts for products of full precision.
         """
         operands = padded(heads) * padded(width) * itemsize * (self.rows + self.keys)
         handed_over = padded(heads) * self.rows * self.keys * 4
         return operands + handed_over if itemsize < 4 else max(operands + handed_over, operands * 1.5)
+
+    def suits(self, itemsize: int) -> bool:
+        """Whether its numbers stay in registers; in float32 32 rows do not."""
+        return itemsize < 4 or self.rows <= 16
 
 
 TILES = (Tile(32, 16, 8, 16), Tile(16, 16, 8, 32))
@@ -65,7 +69,8 @@ def tile(heads: int, width: int, hidden: int, dtype: torch.dtype, shared_memory:
     """
     if padded(heads) > 32 or padded(hidden) > 128:
         return None
-    fits = (each for each in TILES if each.shared_bytes(heads, width, dtype.itemsize) <= shared_memory)
+    size = dtype.itemsize
+    fits = (each for each in TILES if each.suits(size) and each.shared_bytes(heads, width, size) <= shared_memory)
     return next(fits, None)
 
 

@@ -112,9 +112,12 @@ def test_rows_are_done_some_after_the_others(causal: bool, monkeypatch: pytest.M
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("size", fused_kernel.TILES, ids=str)
+@pytest.mark.parametrize(
+    "size", [each._replace(rows=rows) for each in fused_kernel.TILES for rows in (16, 32)], ids=str
+)
 def test_every_tile_equals_the_oracle(size: Tile, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fused_kernel, "TILES", (size,))
+    monkeypatch.setattr(Tile, "suits", lambda *_: True)
     encoding, at = built("kerple_log", True, 5, 20, 33), torch.arange(75, device=DEVICE)
     with torch.no_grad():
         q, k, v = inputs(2, 5, 50, 75, 20, torch.float32)
