@@ -40,7 +40,7 @@ class Tile(NamedTuple):
     units: int
     """Hidden units computed at once."""
 
-    def shared_bytes(self, heads: int, width: int, itemsize: int) -> float:
+    def shared_bytes(self, heads: int, width: int, itemsize: int) -> int:
         """Fast memory that it needs, from above; `benchmarks/compiled_ahead.py` compares it with what compilers say.
 
         That is queries and keys, and the tile of all heads in float32 where it changes hands between threads. In
@@ -48,7 +48,7 @@ class Tile(NamedTuple):
         """
         operands = padded(heads) * padded(width) * itemsize * (self.rows + self.keys)
         handed_over = padded(heads) * self.rows * self.keys * 4
-        return operands + handed_over if itemsize < 4 else max(operands + handed_over, operands * 1.5)
+        return operands + handed_over if itemsize < 4 else max(operands + handed_over, operands * 3 // 2)
 
     def suits(self, itemsize: int) -> bool:
         """Whether its numbers stay in registers; in float32 32 rows do not."""
