@@ -24,12 +24,23 @@ _BLOCK_LOGITS = 1 << 22
 _FEWEST_ROWS, _MOST_ROWS = 64, 128
 """Fewer rows make thin, slow products; more rows waste half of a larger square on the diagonal."""
 
+_BLOCK_LOGITS_GPU, _MOST_ROWS_GPU = 1 << 26, 1024
+"""The same on a GPU, which waits for the host between small blocks: 256 MiB of float32."""
+
+
+class PathError(RuntimeError):
+    """A path cannot compute this shape on this device; `falling_back.py` takes another one."""
+
 
 class AttentionPath(ABC):
     """One way to compute exact attention; members hold no state."""
 
     preference: ClassVar[int] = 0
     """Among the paths that can serve, the highest preference is taken."""
+    falls_back: ClassVar[bool] = True
+    """Whether an exact path of PyTorch's own operations stands in where this one cannot be compiled or launched."""
+    compiles_gradients: ClassVar[bool] = False
+    """Whether a backward pass is compiled, which may fail when the forward pass did not."""
 
     @classmethod
     @abstractmethod
@@ -82,9 +93,11 @@ def choose(
     )
 
 
-def rows_per_block(matrices: int, length: int) -> int:
-    """Query rows whose logits, over `matrices` batch entries and heads, fill one block."""
-    return max(_FEWEST_ROWS, min(_MOST_ROWS, _BLOCK_LOGITS // (matrices * length)))
+def rows_per_block(matrices: int, length: int, device: torch.device) -> int:
+    """Query rows whose logits, over `matrices` batch entries and heads, fill one block on a device."""
+    on_cpu = device.type == "cpu"
+    logits, most = (_BLOCK_LOGITS, _MOST_ROWS) if on_cpu else (_BLOCK_LOGITS_GPU, _MOST_ROWS_GPU)
+    return max(_FEWEST_ROWS, min(most, logits // (matrices * length)))
 
 
 def visible_keys(rows: slice, keys: int, length: int, causal: bool, device: torch.device) -> Bool[Tensor, "q k"]:

@@ -5,11 +5,13 @@ from torch import Tensor
 
 from lpe_eval.model.attention import visible_keys
 from lpe_eval.model.encoding import Encoding, Scores
+from lpe_eval.model.positions import part
+from lpe_eval.model.products import products
 
 
 def scaled_products(queries: Float[Tensor, "b h r d"], keys: Float[Tensor, "b h k d"]) -> Float[Tensor, "b h r k"]:
     """q . k / sqrt(d) in float32."""
-    return ((queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)).float()
+    return products(queries, keys, queries.shape[-1] ** -0.5)
 
 
 def scores_of_rows(
@@ -33,10 +35,10 @@ def scores_of_rows(
         backwards: whether the last row comes first.
     """
     keys = min(len(at), last_seen(rows, at, causal) + encoding.lookahead)
-    some, q_at, k_at = k[:, :, :keys], at[rows], at[:keys]
+    some, q_at, k_at = k[:, :, :keys], part(at, rows, backwards), part(at, slice(0, keys))
     visible = visible_keys(rows, keys, len(at), causal, k.device)
     if backwards:
-        q_at, visible = q_at.flip(0), visible.flip(0)
+        visible = visible.flip(0)
     logits = scaled_products(queries, some)
     return Scores(logits, encoding.bias(q_at, k_at), queries.float(), some.float(), visible, q_at, k_at)
 

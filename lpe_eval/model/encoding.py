@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from lpe_eval.errors import LengthError, SpecError
 from lpe_eval.model.descriptions import MappedDistances, PairNetwork, RatioBias, Rotation
 from lpe_eval.model.offsets import spread_offsets
+from lpe_eval.model.positions import run_on
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,15 @@ class Encoding(nn.Module):
     def positions(self, length: int, device: torch.device, generator: torch.Generator) -> Int[Tensor, " t"]:
         """The position of each of `length` tokens; 0 .. length-1 unless positions are sampled.
 
+        A member that makes its own and knows something of them says it by `noted` of `positions.py`; what is known
+        need not be asked of a GPU.
+
         Raises:
             LengthError: the encoding has no position for some of the tokens.
         """
         if self.longest_length is not None and length > self.longest_length:
             raise LengthError(f"{self.label} has positions for {self.longest_length} tokens, not {length}")
-        return torch.arange(length, device=device)
+        return run_on(length, device)
 
     def embed(self, x: Float[Tensor, "b t e"], at: Int[Tensor, " t"]) -> Float[Tensor, "b t e"]:
         """Token embeddings with positions added."""

@@ -24,6 +24,7 @@ from lpe_eval.model.adaptive import AdaptiveEmbedding, AdaptiveHead
 from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
+from lpe_eval.model.falling_back import attended
 from lpe_eval.spec.model_spec import ModelSpec
 
 _ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
@@ -222,7 +223,7 @@ class Layer(nn.Module):
         # Mixed precision ends here: an encoding's own numbers are float32 in training as in scoring.
         with torch.autocast(x.device.type, enabled=False):
             q, k = (turned.to(v.dtype) for turned in encoding.rotate(q, k, at))
-            context = path.attend(q[:, :, x.shape[1] - rows :], k, v, encoding, at, self.causal)
+            context = attended(path, q[:, :, x.shape[1] - rows :], k, v, encoding, at, self.causal)
         return self.attention_out(context.transpose(1, 2).flatten(2))
 
     def _mlp(self, x: Float[Tensor, "b r e"]) -> Float[Tensor, "b r e"]:

@@ -172,6 +172,8 @@ class _RunByRun(AttentionPath):
     and six runs, but nothing that could be told from noise in a whole step.
     """
 
+    falls_back = False
+
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
         return Whole.serves(encoding, device)

@@ -82,6 +82,9 @@ def test_without_looking_at_positions_the_numbers_are_the_same(
 
 def test_looking_and_copying_would_be_noticed(monkeypatch: pytest.MonkeyPatch):
     stack, tokens, targets = on_meta({"name": "rope", "scaling": {"type": "dynamic_ntk", "factor": 2.0}}, monkeypatch)
+    stack.step(tokens, targets, torch.Generator())
+    # Of positions that were made without `run_on` nothing is known, so the largest has to be looked at.
+    monkeypatch.setattr("lpe_eval.model.encoding.run_on", lambda length, device: torch.arange(length, device=device))
     with pytest.raises(RuntimeError, match="item"):
         stack.step(tokens, targets, torch.Generator())
     with Crossings() as crossings:

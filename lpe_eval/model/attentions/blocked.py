@@ -14,6 +14,7 @@ from lpe_eval.model.attention import AttentionPath, rows_per_block, visible_keys
 from lpe_eval.model.block import last_seen, probabilities, scaled_products, scores_of_rows
 from lpe_eval.model.cores import on_cores
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.positions import part
 
 _LOGITS_WORTH_CORES = 1 << 25
 """Logits of a call from which on a core for each block pays for beginning the threads: 4 heads over 2,896 tokens."""
@@ -26,6 +27,7 @@ class Blocked(AttentionPath):
     """Exact attention in blocks of query rows."""
 
     preference = 10
+    falls_back = False
 
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
@@ -42,7 +44,7 @@ class Blocked(AttentionPath):
         causal: bool,
     ) -> Float[Tensor, "b h q d"]:
         length, first, matrices = len(at), len(at) - q.shape[2], q.shape[0] * q.shape[1]
-        rows = rows_per_block(matrices, length)
+        rows = rows_per_block(matrices, length, q.device)
         turned = q.flip(2)
 
         def context(block: slice) -> Float[Tensor, "b h r d"]:
@@ -83,7 +85,8 @@ def _weights(
             return probabilities(encoding, scores, seen)
         positioned = encoding.adjust(scores)[..., :seen]
     else:
-        positioned, bias = scaled_products(queries, k[:, :, :seen]), encoding.bias(at[rows].flip(0), at[:seen])
+        positioned = scaled_products(queries, k[:, :, :seen])
+        bias = encoding.bias(part(at, rows, backwards=True), part(at, slice(0, seen)))
         if gradients and causal:
             # The mask joins the bias, which has no batch axis, so the logits are gone through once.
             hidden = ~visible_keys(rows, seen, len(at), causal, k.device).flip(0)

@@ -25,6 +25,7 @@ class Checkpointed(AttentionPath):
     """Exact attention in blocks of query rows, each computed again in the backward pass."""
 
     preference = 5
+    falls_back = False
 
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
@@ -41,7 +42,7 @@ class Checkpointed(AttentionPath):
         causal: bool,
     ) -> Float[Tensor, "b h q d"]:
         length, first = len(at), len(at) - q.shape[2]
-        size, contexts = rows_per_block(q.shape[0] * q.shape[1], length), []
+        size, contexts = rows_per_block(q.shape[0] * q.shape[1], length, q.device), []
         for start in range(first, length, size):
             rows = slice(start, min(start + size, length))
             block = partial(_context, encoding=encoding, at=at, rows=rows, causal=causal)

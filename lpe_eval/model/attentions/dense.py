@@ -10,12 +10,15 @@ from torch import Tensor
 from lpe_eval.model.attention import AttentionPath, visible_keys
 from lpe_eval.model.block import probabilities
 from lpe_eval.model.encoding import Encoding, Scores
+from lpe_eval.model.positions import part
+from lpe_eval.model.products import products
 
 
 class Dense(AttentionPath):
     """Exact attention from the whole matrix of logits."""
 
     preference = 0
+    falls_back = False
 
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
@@ -33,6 +36,7 @@ class Dense(AttentionPath):
     ) -> Float[Tensor, "b h q d"]:
         length, first = len(at), len(at) - q.shape[2]
         visible = visible_keys(slice(first, length), length, length, causal, q.device)
-        logits = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
-        scores = Scores(logits, encoding.bias(at[first:], at), q.float(), k.float(), visible, at[first:], at)
+        q_at = part(at, slice(first, length))
+        logits = products(q, k) * q.shape[-1] ** -0.5
+        scores = Scores(logits, encoding.bias(q_at, at), q.float(), k.float(), visible, q_at, at)
         return probabilities(encoding, scores, length).to(v.dtype) @ v

@@ -29,7 +29,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.encoding import Encoding
-from lpe_eval.model.offsets import consecutive
+from lpe_eval.model.positions import consecutive
 
 _ROWS, _ROWS_OF_LONG, _LONG = 256, 768, 6144
 """Query rows of a block. From 768 rows on the kernel takes larger tiles; until `_LONG` keys the

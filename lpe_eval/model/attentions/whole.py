@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.block import scaled_products
 from lpe_eval.model.encoding import Encoding, Scores
+from lpe_eval.model.positions import part
 
 _FEWEST_KEYS = 16
 
@@ -23,6 +24,7 @@ class Whole(AttentionPath):
     """Exact bidirectional attention from the whole matrix of logits, without a mask."""
 
     preference = -10
+    falls_back = False
 
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
@@ -38,7 +40,7 @@ class Whole(AttentionPath):
         at: Int[Tensor, " k"],
         causal: bool,
     ) -> Float[Tensor, "b h q d"]:
-        q_at = at[len(at) - q.shape[2] :]
+        q_at = part(at, slice(len(at) - q.shape[2], len(at)))
         logits = scaled_products(q, k)
         bias = encoding.bias(q_at, at)
         if encoding.capabilities.adjusts:

@@ -37,6 +37,7 @@ from torch import Tensor
 from lpe_eval.errors import LengthError, SpecError
 from lpe_eval.model.drawn_distances import draw_ascending, drawn_offsets, one_row, two_sides
 from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, EncodingWrapper, Geometry, Scores
+from lpe_eval.model.positions import copied
 
 
 class Randomized(EncodingWrapper):
@@ -120,7 +121,8 @@ class Randomized(EncodingWrapper):
                 "raise its option max_length"
             )
         if not self.draws_distances:
-            return draw_ascending(length, 0, longest, generator).to(device)
+            drawn = draw_ascending(length, 0, longest, generator)
+            return copied(drawn.to(device), drawn)
         past = self._draw_distances(length, generator)
         drawn = two_sides(past, self._draw_distances(length, generator)) if self.options.both_sides else past
         return drawn.to(device)
