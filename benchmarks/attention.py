@@ -30,6 +30,7 @@ from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.model.encodings.dape import Dape
 from lpe_eval.model.encodings.dape_v2 import DapeV2
+from lpe_eval.model.mask import Mask
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
 CPU = torch.device("cpu")
@@ -110,7 +111,7 @@ def time_table(length: int, heads: int, width: int, rounds: int, names: list[str
         if published and name in ("none", "cope"):
             continue
         paths[name], path = choose("auto", encoding, CPU)
-        runs[name] = lambda encoding=encoding, path=path: path.attend(q, k, v, encoding, at, True)
+        runs[name] = lambda encoding=encoding, path=path: path.attend(q, k, v, encoding, at, Mask())
         if published:
             runs[f"{name}, as published"] = lambda encoding=encoding: as_published(q, k, v, encoding)
     seconds = alternating(runs, rounds)
@@ -139,10 +140,10 @@ def print_peak(name: str, length: int, heads: int, width: int) -> None:
     encoding = built(CANDIDATES[name], heads, width)
     path = choose("auto", encoding, CPU)[1]
     with torch.inference_mode():
-        path.attend(*inputs(256, heads, width), encoding, torch.arange(256), True)
+        path.attend(*inputs(256, heads, width), encoding, torch.arange(256), Mask())
         q, k, v = inputs(length, heads, width)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        path.attend(q, k, v, encoding, torch.arange(length), True)
+        path.attend(q, k, v, encoding, torch.arange(length), Mask())
     print(round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
 
 

@@ -9,6 +9,7 @@ from cuda_sections.setting import Setting, built, inputs
 from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.mask import Mask
 
 
 def check(setting: Setting) -> None:
@@ -31,8 +32,8 @@ def check(setting: Setting) -> None:
                 result["path"], path = choose("auto", encoding, setting.device)
                 q, k, v = inputs(setting, length, dtype, rows, batch)
                 at = torch.arange(length, device=setting.device)
-                ours = path.attend(q, k, v, encoding, at, causal).float()
-                wanted = Dense.attend(q.float(), k.float(), v.float(), encoding, at, causal)
+                ours = path.attend(q, k, v, encoding, at, Mask(causal)).float()
+                wanted = Dense.attend(q.float(), k.float(), v.float(), encoding, at, Mask(causal))
                 compare(result, "values", ours, wanted, 1e-2 if dtype == short else 1e-5)
     for name, dtype in (
         ("alibi", short),
@@ -63,7 +64,7 @@ def names_of(encoding: Encoding) -> list[str]:
 def gradients(path: type[AttentionPath], drawn: list[Tensor], encoding: Encoding) -> list[Tensor]:
     """Of a weighted sum of the context, by queries, keys, values and parameters."""
     q, k, v = (each.detach().requires_grad_() for each in drawn)
-    context = path.attend(q, k, v, encoding, torch.arange(k.shape[2], device=k.device), True)
+    context = path.attend(q, k, v, encoding, torch.arange(k.shape[2], device=k.device), Mask())
     weights = torch.randn(context.shape, generator=torch.Generator().manual_seed(1)).to(context.device)
     found = torch.autograd.grad((context.float() * weights).sum(), [q, k, v, *encoding.parameters()], allow_unused=True)
     return [torch.zeros(()) if each is None else each.float() for each in found]

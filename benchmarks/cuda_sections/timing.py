@@ -12,6 +12,7 @@ from torch.nn.functional import leaky_relu, linear, scaled_dot_product_attention
 from cuda_sections.setting import FAILURES, Setting, built, inputs, wait
 from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.mask import Mask
 
 
 def as_published(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding) -> Tensor:
@@ -58,7 +59,7 @@ def candidates(setting: Setting) -> Iterator[tuple[str, str, Run]]:
         label, path = choose(wanted, encoding, setting.device)
 
         def ours(drawn: list[Tensor], encoding: Encoding = encoding, path: type[AttentionPath] = path) -> Tensor:
-            return path.attend(*drawn, encoding, torch.arange(drawn[1].shape[2], device=drawn[1].device), True)
+            return path.attend(*drawn, encoding, torch.arange(drawn[1].shape[2], device=drawn[1].device), Mask())
 
         yield name, label, ours
     for name in ("alibi", "fire", "dape 32"):
@@ -181,4 +182,4 @@ def train(setting: Setting) -> None:
 def backward_of(path: type[AttentionPath], drawn: list[Tensor], encoding: Encoding) -> Callable[[], object]:
     """A forward and a backward pass."""
     at = torch.arange(drawn[1].shape[2], device=drawn[1].device)
-    return lambda: path.attend(*drawn, encoding, at, True).float().sum().backward()
+    return lambda: path.attend(*drawn, encoding, at, Mask()).float().sum().backward()

@@ -10,6 +10,7 @@ from lpe_eval.model.attentions.flex import Flex
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.model.flex_kernels import by_offset, by_ratio, causal_blocks, offset_inputs, ratio_inputs
+from lpe_eval.model.mask import Mask
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
 CPU = torch.device("cpu")
@@ -47,7 +48,7 @@ def test_a_bias_by_offset_is_that_of_the_oracle(name: str, causal: bool):
         at = torch.arange(length)
         given = offset_inputs(encoding, at, rows)
         context = by_offset(q, k, v, given, blocks_for(rows, length, causal), False)
-        torch.testing.assert_close(context, Dense.attend(q, k, v, encoding, at, causal), rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(context, Dense.attend(q, k, v, encoding, at, Mask(causal)), rtol=2e-5, atol=2e-5)
 
 
 FIRES = [
@@ -70,7 +71,7 @@ def test_fire_in_linear_pieces_is_that_of_the_oracle(options: dict, causal: bool
         at = torch.arange(length)
         given = ratio_inputs(ratio, at, rows)
         context = by_ratio(q, k, v, given, blocks_for(rows, length, causal), False)
-        torch.testing.assert_close(context, Dense.attend(q, k, v, encoding, at, causal), rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(context, Dense.attend(q, k, v, encoding, at, Mask(causal)), rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
@@ -82,7 +83,7 @@ def test_a_learned_row_of_values_of_t5_gets_the_gradient_of_the_oracle(causal: b
     (learned,) = encoding.parameters()
     context = by_offset(q, k, v, offset_inputs(encoding, at, 40), blocks_for(40, 61, causal), False)
     (gradient,) = torch.autograd.grad((context * weights).sum(), [learned])
-    (wanted,) = torch.autograd.grad((Dense.attend(q, k, v, encoding, at, causal) * weights).sum(), [learned])
+    (wanted,) = torch.autograd.grad((Dense.attend(q, k, v, encoding, at, Mask(causal)) * weights).sum(), [learned])
     torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -139,7 +140,7 @@ def test_the_path_equals_the_oracle(name: str, causal: bool, device: str, monkey
         for rows, length in ((256, 256), (130, 300), *(((33, 33), (20, 45)) if device == "cpu" else ())):
             q, k, v = (each.to(device) for each in inputs(rows, length))
             at = torch.arange(length, device=device)
-            context, expected = (path.attend(q, k, v, encoding, at, causal) for path in (Flex, Dense))
+            context, expected = (path.attend(q, k, v, encoding, at, Mask(causal)) for path in (Flex, Dense))
             torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -156,7 +157,7 @@ def test_what_it_cannot_compile_is_computed_all_the_same(name: str, at: torch.Te
     wanted = [q, k, v, *encoding.parameters()]
     results = []
     for path in (Flex, Dense):
-        context = path.attend(q, k, v, encoding, at, causal)
+        context = path.attend(q, k, v, encoding, at, Mask(causal))
         results.append([context, *torch.autograd.grad(context.square().sum(), wanted)])
     for ours, theirs in zip(*results, strict=True):
         scale = max(1.0, theirs.abs().max().item())

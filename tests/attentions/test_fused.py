@@ -12,6 +12,7 @@ from lpe_eval.model.attentions.fused import Fused
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.model.fused_kernel import tile
+from lpe_eval.model.mask import Mask
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -43,7 +44,7 @@ def test_the_kernel_equals_the_oracle(base: str, heads: int, width: int, hidden:
         for batch, rows, length in SIZES:
             q, k, v = inputs(batch, heads, rows, length, width, torch.float32)
             at = torch.arange(length, device=DEVICE)
-            context, expected = (path.attend(q, k, v, encoding, at, causal) for path in (Fused, Dense))
+            context, expected = (path.attend(q, k, v, encoding, at, Mask(causal)) for path in (Fused, Dense))
             torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -52,8 +53,8 @@ def test_sixteen_bits_stay_near_float32(causal: bool):
     encoding, at = built("alibi", causal, 3, 16, 32), torch.arange(61, device=DEVICE)
     with torch.no_grad():
         q, k, v = inputs(2, 3, 40, 61, 16, SHORT)
-        context = Fused.attend(q, k, v, encoding, at, causal)
-        expected = Dense.attend(q.float(), k.float(), v.float(), encoding, at, causal)
+        context = Fused.attend(q, k, v, encoding, at, Mask(causal))
+        expected = Dense.attend(q.float(), k.float(), v.float(), encoding, at, Mask(causal))
     assert context.dtype == SHORT
     torch.testing.assert_close(context.float(), expected, rtol=0.02, atol=0.02)
 
@@ -62,7 +63,7 @@ def test_without_the_residual_the_bias_is_only_read():
     encoding, at = built("alibi", True, 3, 16, 8, residual=False), torch.arange(40, device=DEVICE)
     with torch.no_grad():
         q, k, v = inputs(1, 3, 40, 40, 16, torch.float32)
-        context, expected = (path.attend(q, k, v, encoding, at, True) for path in (Fused, Dense))
+        context, expected = (path.attend(q, k, v, encoding, at, Mask()) for path in (Fused, Dense))
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -71,8 +72,8 @@ def test_queries_keys_and_values_may_be_views_of_one_tensor():
     packed = torch.randn(2, 37, 3, 3, 16, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     q, k, v = packed.permute(2, 0, 3, 1, 4)
     with torch.no_grad():
-        context = Fused.attend(q[:, :, 20:], k, v, encoding, at, True)
-        expected = Dense.attend(q[:, :, 20:], k, v, encoding, at, True)
+        context = Fused.attend(q[:, :, 20:], k, v, encoding, at, Mask())
+        expected = Dense.attend(q[:, :, 20:], k, v, encoding, at, Mask())
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -82,7 +83,7 @@ def test_gradients_are_those_of_the_oracle(causal: bool):
     q, k, v = (each.requires_grad_() for each in inputs(2, 3, 20, 45, 16, torch.float32))
     results = []
     for path in (Fused, Dense):
-        context = path.attend(q, k, v, encoding, at, causal)
+        context = path.attend(q, k, v, encoding, at, Mask(causal))
         results.append([context, *torch.autograd.grad(context.square().sum(), [q, k, v, *encoding.parameters()])])
     for ours, theirs in zip(*results, strict=True):
         scale = max(1.0, theirs.abs().max().item())
@@ -93,7 +94,7 @@ def test_positions_with_gaps_are_served_all_the_same():
     encoding, at = built("kerple_log", True, 3, 16, 8), torch.arange(21, device=DEVICE) ** 2
     with torch.no_grad():
         q, k, v = inputs(1, 3, 15, 21, 16, torch.float32)
-        context, expected = (path.attend(q, k, v, encoding, at, True) for path in (Fused, Dense))
+        context, expected = (path.attend(q, k, v, encoding, at, Mask()) for path in (Fused, Dense))
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 

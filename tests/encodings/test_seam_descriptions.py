@@ -9,6 +9,7 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, EncodingWrapper, Geometry, Scores
+from lpe_eval.model.mask import Mask
 from lpe_eval.registry import ENCODINGS
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
@@ -86,7 +87,7 @@ def kept_for_gradients(path, length: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        context = path.attend(q, k, v, encoding, torch.arange(length), True)
+        context = path.attend(q, k, v, encoding, torch.arange(length), Mask())
     assert context.requires_grad
     return sum(sizes.values())
 

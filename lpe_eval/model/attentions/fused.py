@@ -33,6 +33,7 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.gpu import has_triton
+from lpe_eval.model.mask import Mask
 from lpe_eval.model.offsets import consecutive
 
 _LARGE = (9, 10)
@@ -47,7 +48,8 @@ class Fused(AttentionPath):
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
         network, geometry = encoding.pair_network(), encoding.geometry
-        if network is None or encoding.capabilities.general_bias or not 0 <= network.leak <= 1:
+        uses = encoding.capabilities
+        if network is None or uses.general_bias or uses.keeps or not 0 <= network.leak <= 1:
             return False
         fits = fused_kernel.tile(geometry.heads, geometry.head_width, len(network.first)) is not None
         return fits and has_triton(device) and torch.cuda.get_device_capability(device)[0] in _LARGE
@@ -60,16 +62,17 @@ class Fused(AttentionPath):
         v: Float[Tensor, "b h k d"],
         encoding: Encoding,
         at: Int[Tensor, " k"],
-        causal: bool,
+        mask: Mask,
+        features: Float[Tensor, "b h k n"] | None = None,
     ) -> Float[Tensor, "b h q d"]:
         if torch.is_grad_enabled():
-            return Checkpointed.attend(q, k, v, encoding, at, causal)
-        if encoding.capabilities.offset_bias and not consecutive(at):
-            return Blocked.attend(q, k, v, encoding, at, causal)
+            return Checkpointed.attend(q, k, v, encoding, at, mask, features)
+        if mask.bounded or (encoding.capabilities.offset_bias and not consecutive(at)):
+            return Blocked.attend(q, k, v, encoding, at, mask, features)
         network = encoding.pair_network()
         assert network is not None
         offset = torch.arange(1 - q.shape[2], len(at), device=q.device)
         bias = encoding.bias_by_offset(offset) if encoding.capabilities.offset_bias else None
         size = fused_kernel.tile(q.shape[1], q.shape[3], len(network.first))
         assert size is not None
-        return fused_kernel.launch(q, k, v, network, bias, causal, size)
+        return fused_kernel.launch(q, k, v, network, bias, mask.causal, size)
