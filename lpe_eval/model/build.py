@@ -40,7 +40,8 @@ def build_encodings(
         return [first, *(member(geometry, options) for _ in range(layers - 1))]
     if spec.base is None:
         raise SpecError(f"the encoding {spec.name!r} wraps another one; write {spec.name}(alibi), or give it a `base`")
-    inner = build_encodings(spec.base, geometry, layers, per_layer=wanted)
+    asked = options.per_layer if options.per_layer is not None else per_layer
+    inner = build_encodings(spec.base, geometry, layers, per_layer=wanted if member.inner_follows else asked)
     if wanted:
         return [member(geometry, options, each) for each in inner]
     return [member(geometry, options, inner[0])] * layers

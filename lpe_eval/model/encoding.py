@@ -41,22 +41,12 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from lpe_eval.errors import LengthError, SpecError
 from lpe_eval.model.descriptions import LevelBias, NearBias, PairNetwork, RatioBias
 from lpe_eval.model.offsets import spread_offsets
-from lpe_eval.model.scores import Capabilities, Geometry, Scores
-
-
-class EncodingOptions(BaseModel):
-    """Options that every encoding has; members subclass it inside their class as `Options`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    per_layer: bool | None = None
-    """A copy of the parameters for each layer, or one for all; None follows the released code."""
+from lpe_eval.model.scores import Capabilities, EncodingOptions, Geometry, Scores
 
 
 class Encoding(nn.Module):
@@ -204,6 +194,9 @@ class EncodingWrapper(Encoding):
         options: an instance of the subclass's `Options`.
         inner: the wrapped encoding.
     """
+
+    inner_follows: ClassVar[bool] = True
+    """Whether layers share the wrapped encoding as they share the wrapper, unless an option says otherwise."""
 
     def __init__(self, geometry: Geometry, options: EncodingOptions, inner: Encoding) -> None:
         super().__init__(geometry, options)

@@ -1,9 +1,10 @@
-"""What an encoding is told: the shape of its model and the scores of a block; and what it tells of its seams."""
+"""What an encoding is told: the shape of its model, options, the scores of a block; and what it tells of its seams."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 
@@ -24,6 +25,15 @@ class Geometry:
     width: int
     train_length: int
     causal: bool = True
+
+
+class EncodingOptions(BaseModel):
+    """Options that every encoding has; members subclass it inside their class as `Options`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    per_layer: bool | None = None
+    """A copy of the parameters for each layer, or one for all; None follows the released code."""
 
 
 class Scores(NamedTuple):

@@ -25,7 +25,7 @@ def every_encoding() -> list[str]:
     names = []
     for name in ENCODINGS.names():
         wraps = issubclass(ENCODINGS.load(name), EncodingWrapper)
-        names += [f"{name}({inner})" for inner in ("rope", "fire", "dape(t5)")] if wraps else [name]
+        names += [f"{name}({inner})" for inner in ("rope", "fire", "dape(t5)", "fox")] if wraps else [name]
     return names
 
 
@@ -34,7 +34,8 @@ def scores_of(encoding: Encoding, length: int) -> Scores:
     q, k = (torch.randn(2, 3, length, 8, generator=draw) for _ in range(2))
     q, k = encoding.rotate(q, k, at)
     visible = torch.ones(length, length, dtype=torch.bool).tril()
-    return Scores(q @ k.transpose(-1, -2), encoding.bias(at, at), q, k, visible, at, at)
+    features = encoding.features(torch.randn(2, length, 24, generator=draw))
+    return Scores(q @ k.transpose(-1, -2), encoding.bias(at, at), q, k, visible, at, at, features, features)
 
 
 @pytest.mark.parametrize("text", every_encoding())
@@ -42,7 +43,7 @@ def test_a_pair_network_computes_what_adjust_does(text: str):
     encoding = built(text)
     network, scores = encoding.pair_network(), scores_of(encoding, 12)
     if network is None:
-        assert not text.startswith("dape(") or "dape(t5)" in text
+        assert not text.startswith("dape(") or "dape(t5)" in text or "fox" in text
         return
     s, b = scores.logits, None if scores.bias is None else scores.bias.expand_as(scores.logits)
     read = s if b is None else torch.cat([s, b], dim=1)
@@ -73,6 +74,36 @@ def test_a_ratio_bias_computes_what_bias_does(text: str):
     bias = encoding.bias(at, at)
     assert bias is not None
     torch.testing.assert_close(pieces.constant[:, piece] + pieces.slope[:, piece] * r, bias, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", every_encoding())
+def test_a_level_bias_computes_what_adjust_does(text: str):
+    encoding = built(text)
+    described, scores = encoding.level_bias(), scores_of(encoding, 40)
+    if described is None:
+        assert text not in ("fox", "cable", "sinks(fox)", "tempered(fox)")
+        return
+    assert scores.query_features is not None
+    levels = described.levels(scores.query_features)
+    added = (levels[..., :, None] - levels[..., None, :]).float()
+    torch.testing.assert_close(encoding.adjust(scores), scores.logits + added, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", every_encoding())
+def test_a_near_bias_computes_what_adjust_does(text: str):
+    encoding = built(text, extent=9) if text == "inkling" else built(text)
+    described, scores = encoding.near_bias(), scores_of(encoding, 40)
+    if described is None:
+        assert text != "inkling"
+        return
+    assert scores.query_features is not None
+    by_offset = described.by_falling_offset(scores.query_features, scores.q_at).flip(-1)
+    added = torch.zeros_like(scores.logits)
+    for row in range(40):
+        for key in range(max(0, row - described.extent + 1), row + 1):
+            added[:, :, row, key] = by_offset[:, :, row, row - key]
+    visible = scores.visible
+    torch.testing.assert_close(encoding.adjust(scores)[..., visible], (scores.logits + added)[..., visible])
 
 
 def kept_for_gradients(path, length: int) -> int:

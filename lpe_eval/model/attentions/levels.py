@@ -4,9 +4,9 @@ With the level F of each token the logit of a pair is s + F_i - F_j. F_i is the 
 does not see it, so what is left is a bias that each key has by itself: a row of numbers, never a matrix, which
 PyTorch's fused kernel adds to every row of a block.
 
-Levels fall without end, and the fused kernel adds in float32. So every block of rows measures them from its own
-first token: the numbers near the diagonal, which the weights hang on, are small whatever the length. Levels come in
-float64 (`LevelBias`) and are rounded after that difference. Where they fall steeply a block has fewer rows.
+Levels fall without end, and the fused kernel adds in float32. So every block of rows measures them from the middle
+of its own tokens: the numbers near the diagonal, which the weights hang on, are small whatever the length. Levels come
+in float64 (`LevelBias`) and are rounded after that difference. Where they fall steeply a block has fewer rows.
 
 A block is two calls, the keys before it and the square of its own, whose contexts are put together exactly.
 The kernel has no gradients for the bias, so with gradients `blocked` serves.
@@ -25,8 +25,8 @@ from lpe_eval.model.parts import Part, attend_part, attend_past, kept_context
 _ROWS, _FEWEST_ROWS = 768, 48
 """Query rows of a block. From 768 rows on the kernel takes larger tiles."""
 
-_SPAN = 1024.0
-"""How far levels may fall within a block: up to there float32 is exact to 3e-5."""
+_SPAN = 640.0
+"""How far levels may fall within a block: half of that is a number of float32 to 1.5e-5."""
 
 
 class Levels(AttentionPath):
@@ -60,7 +60,8 @@ class Levels(AttentionPath):
         while start < length:
             rows = slice(start, start + _rows_from(start, levels))
             queries, keys = q[:, :, rows.start - first : rows.stop - first], mask.keys(rows, length)
-            of_keys = (levels[:, :, start, None] - levels[:, :, keys]).float()[:, :, None]
+            middle = levels[:, :, (rows.start + rows.stop) // 2, None]
+            of_keys = (middle - levels[:, :, keys]).float()[:, :, None]
             part = _attend(queries, k[:, :, keys], v[:, :, keys], of_keys, mask, rows, keys)
             contexts.append(kept_context(encoding, part))
             start = rows.stop
