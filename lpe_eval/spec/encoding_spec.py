@@ -21,6 +21,8 @@ from lpe_eval.plain import Unreadable, has_utf8_form, yaml_of
 _DEEPEST = 8
 _SHORT = re.compile(r"\s*([A-Za-z][\w-]*)\s*(?:\((.*)\)\s*)?(?:\[([^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*)\]\s*)?", re.DOTALL)
 _TIMES = re.compile(r"(.*)\*\s*(\d{1,6})\s*", re.DOTALL)
+_POWER = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")
+"""A number that YAML takes for a text: 1e6."""
 _SIGHT = ("window", "chunk")
 
 
@@ -213,8 +215,9 @@ def _options(text: str, written: str | None) -> dict[str, Any]:
         key, equals, value = each.partition("=")
         if not equals or not key.strip():
             raise SpecError(f"{text[:200]!r}: {each.strip()!r} is not KEY=VALUE; write rope[window=512]")
+        value = value.strip()
         try:
-            options[key.strip().replace("-", "_")] = yaml_of(value.strip())
+            options[key.strip().replace("-", "_")] = float(value) if _POWER.fullmatch(value) else yaml_of(value)
         except Unreadable as error:
             raise SpecError(f"{text[:200]!r}: the value of {key.strip()} {error}") from error
     return options
