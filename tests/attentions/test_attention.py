@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lpe_eval.errors import SpecError, UnknownName
-from lpe_eval.model import attention
+from lpe_eval.model import attention, bands
 from lpe_eval.model.attention import choose
 from lpe_eval.model.attentions import extent, levels, sdpa, toeplitz
 from lpe_eval.model.attentions.dense import Dense
@@ -24,6 +24,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(counted_gates, "_KEYS_AT_ONCE", 7)
     for each in (toeplitz, sdpa, levels, extent):
         monkeypatch.setattr(each, "_ROWS", 5)
+    monkeypatch.setattr(levels, "_FEWEST_ROWS", 2)
+    monkeypatch.setattr(bands, "ROWS", 3)
 
 
 MASKS = {
@@ -104,7 +106,10 @@ def test_a_bias_of_rows_that_run_backwards_is_a_view_of_one_row_of_numbers():
     assert backwards.stride()[1:] == (1, 1)
 
 
-@pytest.mark.parametrize("text", ["alibi", "rope", "dape(kerple_log)", "cope"])
+LATER = ["fox", "cable", "inkling", "path", "stick_breaking", "sinks(rope)", "tempered(rope)"]
+
+
+@pytest.mark.parametrize("text", ["alibi", "rope", "dape(kerple_log)", "cope", *LATER])
 def test_bfloat16_stays_near_float32(text: str):
     encoding = built(text, causal=True)
     for name in ATTENTIONS.names():
@@ -124,6 +129,12 @@ def test_bfloat16_stays_near_float32(text: str):
         ("alibi", "auto", "toeplitz"),
         ("fire", "auto", "blocked"),
         ("rope", "dense", "dense"),
+        ("fox", "auto", "levels"),
+        ("sinks(cable)", "auto", "levels"),
+        ("inkling", "auto", "extent"),
+        ("tempered(rope)", "auto", "sdpa"),
+        ("sinks(alibi)", "auto", "toeplitz"),
+        ("path", "auto", "blocked"),
     ],
 )
 def test_the_path_is_chosen_by_what_the_encoding_does(text: str, wanted: str, path: str):

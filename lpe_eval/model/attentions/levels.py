@@ -8,6 +8,8 @@ Levels fall without end, and the fused kernel adds in float32. So every block of
 of its own tokens: the numbers near the diagonal, which the weights hang on, are small whatever the length. Levels come
 in float64 (`LevelBias`) and are rounded after that difference. Where they fall steeply a block has fewer rows.
 
+In a layer with a window the rows whose whole window lies in the text go together (`model/bands.py`).
+
 A block is two calls, the keys before it and the square of its own, whose contexts are put together exactly.
 The kernel has no gradients for the bias, so with gradients `blocked` serves.
 """
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
+from lpe_eval.model.bands import attend_band, band_within
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.mask import Mask
 from lpe_eval.model.parts import Part, attend_part, attend_past, kept_context
@@ -57,12 +60,19 @@ class Levels(AttentionPath):
             return Blocked.attend(q, k, v, encoding, at, mask, features)
         levels, length, contexts = described.levels(features), len(at), []
         first = start = length - q.shape[2]
+        band = band_within(first, length, mask)
         while start < length:
-            rows = slice(start, start + _rows_from(start, levels))
-            queries, keys = q[:, :, rows.start - first : rows.stop - first], mask.keys(rows, length)
-            middle = levels[:, :, (rows.start + rows.stop) // 2, None]
-            of_keys = (middle - levels[:, :, keys]).float()[:, :, None]
-            part = _attend(queries, k[:, :, keys], v[:, :, keys], of_keys, mask, rows, keys)
+            if band is not None and start == band.rows.start:
+                rows = band.rows
+                part = attend_band(q[:, :, rows.start - first : rows.stop - first], k, v, band, levels)
+            else:
+                stop = length if band is None or start > band.rows.start else band.rows.start
+                rows = slice(start, start + _rows_from(start, levels[:, :, :stop]))
+                keys = mask.keys(rows, length)
+                middle = levels[:, :, (rows.start + rows.stop) // 2, None]
+                of_keys = (middle - levels[:, :, keys]).float()[:, :, None]
+                queries = q[:, :, rows.start - first : rows.stop - first]
+                part = _attend(queries, k[:, :, keys], v[:, :, keys], of_keys, mask, rows, keys)
             contexts.append(kept_context(encoding, part))
             start = rows.stop
         return torch.cat(contexts, dim=2)

@@ -13,6 +13,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
+from lpe_eval.model.bands import attend_band, band_within, blocks_around
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.mask import Mask
 from lpe_eval.model.parts import attend_part, attend_past, kept_context
@@ -70,8 +71,12 @@ def _in_sight(
     """Some rows at a time, with the keys that one of them sees."""
     length, contexts = k.shape[2], []
     first = length - q.shape[2]
-    for start in range(first, length, _ROWS):
-        rows = slice(start, min(start + _ROWS, length))
+    band = band_within(first, length, mask) if q.device.type == "cpu" else None
+    for rows in blocks_around(band, first, length, _ROWS):
+        if band is not None and rows == band.rows:
+            part = attend_band(q[:, :, rows.start - first : rows.stop - first], k, v, band)
+            contexts.append(kept_context(encoding, part))
+            continue
         keys = mask.keys(rows, length)
         some = (q[:, :, rows.start - first : rows.stop - first], k[:, :, keys], v[:, :, keys])
         visible = mask.visible(rows, keys, q.device)
