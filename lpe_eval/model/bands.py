@@ -68,14 +68,19 @@ def attend_band(
     for each in range(len(q)):
         queries = q[each].unflatten(1, (count, ROWS))
         middle, ends = (_middle(x[each], band) for x in (k, v)), (_ends(x[each], band) for x in (k, v))
-        of_middle, of_ends = None, hidden[None, None]
+        of_middle, of_ends, of_rows = None, hidden[None, None], None
         if levels is not None:
             # Each block measures levels from a token of its own.
-            own = levels[each, :, band.rows].unflatten(1, (count, ROWS))[..., ROWS // 2, None]
+            of_rows = levels[each, :, band.rows].unflatten(1, (count, ROWS))
+            own = of_rows[..., ROWS // 2, None]
+            of_rows = (of_rows - own).float()
             of_middle = (own - _middle(levels[each, ..., None], band)[..., 0]).float()[:, :, None]
             of_ends = (own - _ends(levels[each, ..., None], band)[..., 0]).float()[:, :, None] + hidden
         part = merged([attend_part(queries, *middle, of_middle), attend_part(queries, *ends, of_ends)])
-        found.append(Part(part.context.flatten(1, 2), part.lse.flatten(1, 2)))
+        lse = part.lse if of_rows is None else part.lse + of_rows
+        found.append(Part(part.context.flatten(1, 2), lse.flatten(1, 2)))
+    if len(found) == 1:
+        return Part(found[0].context[None], found[0].lse[None])
     return Part(torch.stack([each.context for each in found]), torch.stack([each.lse for each in found]))
 
 

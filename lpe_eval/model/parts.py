@@ -4,6 +4,7 @@ PyTorch's fused kernel knows the logarithm of what it divided each row by, and i
 itself. The operation that the function calls on a CPU returns both, and it takes a bias and a causal square at once.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,9 +58,12 @@ def attend_past(
 
 def merged(parts: Sequence[Part]) -> Part:
     """The attention to all keys of several parts, none of which has a key of another."""
-    lse = torch.stack([part.lse for part in parts]).logsumexp(0)
-    shares = [part.context * (part.lse - lse).exp()[..., None] for part in parts]
-    return Part(torch.stack(shares).sum(0).to(parts[0].context.dtype), lse)
+    first, *others = parts
+    lse = functools.reduce(torch.logaddexp, [part.lse for part in parts])
+    context = first.context * (first.lse - lse).exp()[..., None]
+    for part in others:
+        context.addcmul_(part.context.to(context.dtype), (part.lse - lse).exp()[..., None])
+    return Part(context.to(first.context.dtype), lse)
 
 
 def kept_context(encoding: Encoding, part: Part) -> Float[Tensor, "b h q d"]:

@@ -79,7 +79,13 @@ def test_a_path_without_gradients_equals_the_oracle_with_them(name: str, text: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
-@pytest.mark.parametrize("text", ["alibi", "kerple_log", "mep", "fire", "dape(kerple_log)", "dape_v2(fire)", "t5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("alibi", "kerple_log", "mep", "fire", "dape(kerple_log)", "dape_v2(fire)", "t5"),
+        *("rope", "fox", "cable", "inkling", "sinks(rope)", "sinks(fox)"),
+    ],
+)
 def test_a_long_text_of_full_blocks_equals_the_oracle(text: str, causal: bool):
     encoding = built(text, causal, train_length=256)
     path, length = choose("auto", encoding, CPU)[1], 1111

@@ -17,7 +17,7 @@ def every_encoding() -> list[str]:
     for name in ENCODINGS.names():
         wraps = issubclass(ENCODINGS.load(name), EncodingWrapper)
         names += [f"{name}({inner})" for inner in ("alibi", "none", "rope", "kerple_log")] if wraps else [name]
-    return names
+    return [*names, "sinks(fox)", "sinks(inkling)"]
 
 
 def serves(text: str, causal: bool) -> bool:

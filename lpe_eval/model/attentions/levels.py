@@ -73,6 +73,8 @@ class Levels(AttentionPath):
                 of_keys = (middle - levels[:, :, keys]).float()[:, :, None]
                 queries = q[:, :, rows.start - first : rows.stop - first]
                 part = _attend(queries, k[:, :, keys], v[:, :, keys], of_keys, mask, rows, keys)
+                # What the softmax does not see, what is kept of a row does.
+                part = part._replace(lse=part.lse + (levels[:, :, rows] - middle).float())
             contexts.append(kept_context(encoding, part))
             start = rows.stop
         return torch.cat(contexts, dim=2)
