@@ -11,6 +11,7 @@ from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.falling_back import attended, taken
+from lpe_eval.model.mask import Mask
 from lpe_eval.model.positions import run_on
 
 FULL = [(1, 512, 512), (1, 300, 300), (1, 130, 300), (2, 384, 384), (1, 1, 1), (1, 7, 45)]
@@ -76,9 +77,9 @@ def values(
             q, k, v = inputs(setting, length, dtype, rows, batch)
             at = run_on(length, setting.device)
             with taken() as paths:
-                ours = attended(path, q, k, v, encoding, at, causal).float()
+                ours = attended(path, q, k, v, encoding, at, Mask(causal)).float()
             result["path"], result["note"] = paths.paths(asked), paths.note
-            wanted = Dense.attend(q.float(), k.float(), v.float(), encoding, at, causal)
+            wanted = Dense.attend(q.float(), k.float(), v.float(), encoding, at, Mask(causal))
             compare(result, "values", ours, wanted, 1e-2 if dtype == SHORT else 1e-5)
 
 
@@ -90,7 +91,7 @@ def names_of(encoding: Encoding) -> list[str]:
 def gradients_of(path: type[AttentionPath], drawn: list[Tensor], encoding: Encoding) -> list[Tensor]:
     """Of a weighted sum of the context, by queries, keys, values and parameters."""
     q, k, v = (each.detach().requires_grad_() for each in drawn)
-    context = attended(path, q, k, v, encoding, run_on(k.shape[2], k.device), True)
+    context = attended(path, q, k, v, encoding, run_on(k.shape[2], k.device), Mask())
     weights = torch.randn(context.shape, generator=torch.Generator().manual_seed(1)).to(context.device)
     found = torch.autograd.grad((context.float() * weights).sum(), [q, k, v, *encoding.parameters()], allow_unused=True)
     return [torch.zeros(()) if each is None else each.float() for each in found]

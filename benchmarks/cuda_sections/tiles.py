@@ -10,6 +10,7 @@ from cuda_sections.setting import Setting, built, inputs
 from cuda_sections.timing import seconds_of
 from lpe_eval.model import flex_kernels, fused_kernel
 from lpe_eval.model.attentions import flex, fused
+from lpe_eval.model.mask import Mask
 from lpe_eval.model.positions import run_on
 
 
@@ -27,7 +28,7 @@ def tiles(setting: Setting) -> None:
                 return
             with setting.case(path="fused", tile=shape) as result:
                 fused_kernel.TILES = (fused_kernel.Tile(*shape),)
-                result["milliseconds"] = several(lambda: fused.Fused.attend(*drawn, encoding, at, True), setting)
+                result["milliseconds"] = several(lambda: fused.Fused.attend(*drawn, encoding, at, Mask()), setting)
         for name, tile in (("alibi", (128, 64, 8, 2)), ("alibi", (128, 128, 8, 2)), ("alibi", (64, 64, 4, 2)),
                            ("fire", (128, 64, 8, 2)), ("fire", (128, 32, 8, 1)), ("fire", (64, 32, 4, 2))):  # fmt: skip
             if setting.late():
@@ -43,7 +44,7 @@ def tiles(setting: Setting) -> None:
                 flex_kernels.options = lambda *_, options=options: options
                 flex_kernels.compiled.cache_clear()
                 torch._dynamo.reset()
-                result["milliseconds"] = several(partial(flex.Flex.attend, *drawn, encoding, at, True), setting)
+                result["milliseconds"] = several(partial(flex.Flex.attend, *drawn, encoding, at, Mask()), setting)
 
 
 def several(run: Callable[[], object], setting: Setting) -> float:

@@ -13,6 +13,7 @@ from cuda_sections.setting import FAILURES, Setting, built, inputs, wait
 from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.falling_back import attended
+from lpe_eval.model.mask import Mask
 from lpe_eval.model.positions import run_on
 
 
@@ -60,7 +61,7 @@ def candidates(setting: Setting) -> Iterator[tuple[str, str, Run]]:
         label, path = choose(wanted, encoding, setting.device)
 
         def ours(drawn: list[Tensor], encoding: Encoding = encoding, path: type[AttentionPath] = path) -> Tensor:
-            return attended(path, *drawn, encoding, run_on(drawn[1].shape[2], drawn[1].device), True)
+            return attended(path, *drawn, encoding, run_on(drawn[1].shape[2], drawn[1].device), Mask())
 
         yield name, label, ours
     for name in ("alibi", "fire", "dape 32"):
@@ -195,4 +196,4 @@ def train(setting: Setting) -> None:
 def backward_of(path: type[AttentionPath], drawn: list[Tensor], encoding: Encoding) -> Callable[[], object]:
     """A forward and a backward pass."""
     at = run_on(drawn[1].shape[2], drawn[1].device)
-    return lambda: attended(path, *drawn, encoding, at, True).float().sum().backward()
+    return lambda: attended(path, *drawn, encoding, at, Mask()).float().sum().backward()

@@ -15,6 +15,7 @@ from lpe_eval.model.attentions import fused
 from lpe_eval.model.build import build_encodings
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.model.falling_back import attended, taken
+from lpe_eval.model.mask import Mask
 from lpe_eval.plain import read_plain, yaml_of
 from lpe_eval.spec.model_spec import CheckpointSpec
 from without_gpu.flex_code import META
@@ -99,7 +100,7 @@ def paths_of(capability: int) -> Iterator[dict[str, Any]]:
                     2, 0, 3, 1, 4
                 )
                 q, k = (each.to(dtype) for each in encoding.rotate(q, k, at))
-                context = attended(path, q[:, :, length - rows :], k, v, encoding, at, True)
+                context = attended(path, q[:, :, length - rows :], k, v, encoding, at, Mask())
                 assert context.shape == (texts, spec.heads, rows, shape.head_width)
         lengths = [each for each in LENGTHS if encoding.longest_length is None or each <= encoding.longest_length]
         yield {

@@ -6,8 +6,8 @@ them, by operations that PyTorch has everywhere.
 
 Choices:
     * A shape that failed is not tried again. A second shape of the same kind that fails ends the kind: the numbers of
-      heads and their width, the encoding and the sizes of its parameters, dtype, device, with gradients or without. A
-      compiler that is not there would else be looked for at the end of every document.
+      heads and their width, the encoding and the sizes of its parameters, the mask, dtype, device, with gradients or
+      without. A compiler that is not there would else be looked for at the end of every document.
     * Lack of memory is no such failure: smaller batches are tried then. Neither is what our own errors say, which are
       about the text or the encoding.
     * What the exact path raises as well is not the path's fault, and is raised.
@@ -29,6 +29,7 @@ from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.mask import Mask
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.registry import ATTENTIONS
 
@@ -45,7 +46,7 @@ class _Shape(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     gradients: bool
-    causal: bool
+    mask: Mask
     size: tuple[int, int, int] | None
     """Texts, queries and keys; None for any."""
 
@@ -114,7 +115,8 @@ def attended(
     v: Float[Tensor, "b h k d"],
     encoding: Encoding,
     at: Int[Tensor, " k"],
-    causal: bool,
+    mask: Mask,
+    features: Float[Tensor, "b h k n"] | None = None,
 ) -> Float[Tensor, "b h q d"]:
     """`path.attend`, or what an exact path makes of the same where that fails.
 
@@ -122,15 +124,15 @@ def attended(
         whatever the exact path raises as well; lack of memory; our own errors.
     """
     if not path.falls_back:
-        return path.attend(q, k, v, encoding, at, causal)
-    shape = _shape(path, q, k, encoding, causal) if _failed or path.compiles_gradients else None
+        return path.attend(q, k, v, encoding, at, mask, features)
+    shape = _shape(path, q, k, encoding, mask) if _failed or path.compiles_gradients else None
     why = None if shape is None else _failed.get(shape) or _failed.get(shape._replace(size=None))
     if why is None:
         try:
             if shape is not None and shape.gradients and path.compiles_gradients and shape not in _tried:
-                _try_gradients(path, q, k, v, encoding, at, causal)
+                _try_gradients(path, q, k, v, encoding, at, mask, features)
                 _tried.add(shape)
-            context = path.attend(q, k, v, encoding, at, causal)
+            context = path.attend(q, k, v, encoding, at, mask, features)
         except (LpeEvalError, MemoryError):
             raise
         except Exception as error:
@@ -142,8 +144,8 @@ def attended(
             _tell(path)
             return context
     exact = Checkpointed if torch.is_grad_enabled() else Blocked
-    context = exact.attend(q, k, v, encoding, at, causal)
-    _remember(_shape(path, q, k, encoding, causal), why)
+    context = exact.attend(q, k, v, encoding, at, mask, features)
+    _remember(_shape(path, q, k, encoding, mask), why)
     _tell(path, exact, why)
     return context
 
@@ -153,12 +155,12 @@ def _shape(
     q: Float[Tensor, "b h q d"],
     k: Float[Tensor, "b h k d"],
     encoding: Encoding,
-    causal: bool,
+    mask: Mask,
 ) -> _Shape:
     batch, heads, rows, width = q.shape
     parts = (encoding.label, *(each.shape for each in encoding.parameters()))
     size = (batch, rows, k.shape[2])
-    return _Shape(path, parts, (heads, width), q.dtype, q.device, torch.is_grad_enabled(), causal, size)
+    return _Shape(path, parts, (heads, width), q.dtype, q.device, torch.is_grad_enabled(), mask, size)
 
 
 def _try_gradients(
@@ -168,12 +170,14 @@ def _try_gradients(
     v: Float[Tensor, "b h k d"],
     encoding: Encoding,
     at: Int[Tensor, " k"],
-    causal: bool,
+    mask: Mask,
+    features: Float[Tensor, "b h k n"] | None,
 ) -> None:
-    leaves = [each.detach().requires_grad_(each.requires_grad) for each in (q, k, v)]
+    given = [q, k, v] if features is None else [q, k, v, features]
+    leaves = [each.detach().requires_grad_(each.requires_grad) for each in given]
     wanted = [each for each in (*leaves, *encoding.parameters()) if each.requires_grad]
     if wanted:
-        context = path.attend(leaves[0], leaves[1], leaves[2], encoding, at, causal)
+        context = path.attend(leaves[0], leaves[1], leaves[2], encoding, at, mask, *leaves[3:])
         torch.autograd.grad(context.float().sum(), wanted, allow_unused=True)
 
 

@@ -17,9 +17,11 @@ from lpe_eval.model.attention import AttentionPath, PathError
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
 from lpe_eval.model.falling_back import attended, taken
-from tests.support.attending import built
+from lpe_eval.model.mask import Mask
+from tests.support.attending import built, features_of
 
 ROOT = Path(__file__).parents[2]
+ALL_PAST = Mask()
 FLEX_HERE = '''
 from lpe_eval.model.attentions.flex import Flex
 
@@ -50,11 +52,11 @@ class Breaking(AttentionPath):
         return True
 
     @classmethod
-    def attend(cls, q: Any, k: Any, v: Any, encoding: Any, at: Any, causal: bool) -> torch.Tensor:
+    def attend(cls, q: Any, k: Any, v: Any, encoding: Any, at: Any, mask: Mask, features: Any = None) -> torch.Tensor:
         cls.calls += 1
         if len(at) in cls.at and not cls.in_gradients:
             raise cls.error
-        context = Blocked.attend(q, k, v, encoding, at, causal)
+        context = Blocked.attend(q, k, v, encoding, at, mask, features)
         if cls.in_gradients and torch.is_grad_enabled():
             context.register_hook(cls.breaks)
         return context
@@ -74,16 +76,17 @@ def made(**changes: Any) -> type[Breaking]:
     return type("Made", (Breaking,), changes)
 
 
-def call(path: type[AttentionPath], length: int, text: str = "alibi", gradients: bool = False):
+def call(path: type[AttentionPath], length: int, text: str = "alibi", gradients: bool = False, mask: Mask = ALL_PAST):
     draw, encoding = torch.Generator().manual_seed(length), built(text, True)
     q, k, v = (torch.randn(2, 3, length, 8, generator=draw).requires_grad_(gradients) for _ in range(3))
     with torch.set_grad_enabled(gradients):
-        context = attended(path, q, k, v, encoding, torch.arange(length), True)
-        exact = (Checkpointed if gradients else Blocked).attend(q, k, v, encoding, torch.arange(length), True)
+        given = (q, k, v, encoding, torch.arange(length), mask, features_of(encoding, 2, length))
+        context = attended(path, *given)
+        exact = (Checkpointed if gradients else Blocked).attend(*given)
         found = []
         for each in (context, exact):
             wanted = [q, k, v, *encoding.parameters()]
-            found.append([each, *(torch.autograd.grad(each.sum(), wanted) if gradients else [])])
+            found.append([each, *(torch.autograd.grad(each.sum(), wanted, retain_graph=True) if gradients else [])])
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
@@ -129,6 +132,24 @@ def test_whatever_a_path_raises_the_exact_one_computes(error: Exception, gradien
         call(path, 12, gradients=gradients)
     assert found.paths("Made") == ("checkpointed" if gradients else "blocked")
     assert str(error)[:40] in found.note
+
+
+@pytest.mark.parametrize("gradients", [False, True], ids=["scoring", "training"])
+@pytest.mark.parametrize("text", ["fox", "sinks(rope)", "inkling", "path", "remap(rope)", "stick_breaking"])
+@pytest.mark.parametrize("mask", [Mask(), Mask(window=5), Mask(chunk=4)], ids=str)
+def test_what_stands_in_has_the_same_mask_features_and_remainder(mask: Mask, text: str, gradients: bool):
+    for path in (made(at=(12,)), made(at=(12,), in_gradients=True)):
+        with taken() as found:
+            call(path, 12, text, gradients, mask)
+        whole = not gradients and path.in_gradients
+        assert found.paths("Made") == ("Made" if whole else "checkpointed" if gradients else "blocked")
+
+
+def test_a_shape_that_failed_under_one_mask_is_tried_under_another():
+    path = made(at=(12,))
+    for mask in (Mask(), Mask(window=5), Mask(window=5)):
+        call(path, 12, mask=mask)
+    assert path.calls == 2
 
 
 def test_a_backward_pass_that_fails_is_found_before_the_loss_is_differentiated():

@@ -12,6 +12,7 @@ from lpe_eval.model.attentions.flex import Flex
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.model.flex_kernels import by_offset, by_ratio, mask_blocks
+from lpe_eval.model.mask import Mask
 from lpe_eval.model.positions import run_on
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
@@ -50,7 +51,7 @@ def test_a_bias_by_offset_is_that_of_the_oracle(name: str, causal: bool, uncompi
         q, k, v = inputs(rows, length)
         at = torch.arange(length)
         context = flex_kernels.attend(q, k, v, encoding, at, causal)
-        torch.testing.assert_close(context, Dense.attend(q, k, v, encoding, at, causal), rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(context, Dense.attend(q, k, v, encoding, at, Mask(causal)), rtol=2e-5, atol=2e-5)
 
 
 FIRES = [
@@ -72,7 +73,7 @@ def test_fire_in_linear_pieces_is_that_of_the_oracle(options: dict, causal: bool
         q, k, v = inputs(rows, length)
         at = torch.arange(length)
         context = flex_kernels.attend(q, k, v, ratio, at, causal)
-        torch.testing.assert_close(context, Dense.attend(q, k, v, encoding, at, causal), rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(context, Dense.attend(q, k, v, encoding, at, Mask(causal)), rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
@@ -84,7 +85,7 @@ def test_a_learned_row_of_values_of_t5_gets_the_gradient_of_the_oracle(causal: b
     (learned,) = encoding.parameters()
     context = flex_kernels.attend(q, k, v, encoding, at, causal)
     (gradient,) = torch.autograd.grad((context * weights).sum(), [learned])
-    (wanted,) = torch.autograd.grad((Dense.attend(q, k, v, encoding, at, causal) * weights).sum(), [learned])
+    (wanted,) = torch.autograd.grad((Dense.attend(q, k, v, encoding, at, Mask(causal)) * weights).sum(), [learned])
     torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -154,11 +155,11 @@ def test_a_varied_run_compiles_at_most_four_times(name: str, causal: bool, monke
         with torch.inference_mode():
             # As in the transformer: views of one tensor.
             q, k, v = torch.empty(texts, length, 3, 12, 16, dtype=torch.bfloat16, device=meta).permute(2, 0, 3, 1, 4)
-            context = Flex.attend(q[:, :, length - rows :], k, v, encoding, run_on(length, meta), causal)
+            context = Flex.attend(q[:, :, length - rows :], k, v, encoding, run_on(length, meta), Mask(causal))
         assert context.shape == (texts, 12, rows, 16)
     assert 1 <= counter.times <= 4
     with torch.no_grad():
-        Flex.attend(q, k, v, encoding, run_on(length, meta), causal)
+        Flex.attend(q, k, v, encoding, run_on(length, meta), Mask(causal))
     assert counter.times <= 4
 
 
@@ -174,7 +175,7 @@ def test_the_path_equals_the_oracle(name: str, causal: bool, device: str, monkey
         for rows, length in ((256, 256), (130, 300), *(((33, 33), (20, 45)) if device == "cpu" else ())):
             q, k, v = (each.to(device) for each in inputs(rows, length))
             at = run_on(length, torch.device(device))
-            context, expected = (path.attend(q, k, v, encoding, at, causal) for path in (Flex, Dense))
+            context, expected = (path.attend(q, k, v, encoding, at, Mask(causal)) for path in (Flex, Dense))
             torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -191,7 +192,7 @@ def test_what_it_cannot_compile_is_computed_all_the_same(name: str, at: torch.Te
     wanted = [q, k, v, *encoding.parameters()]
     results = []
     for path in (Flex, Dense):
-        context = path.attend(q, k, v, encoding, at, causal)
+        context = path.attend(q, k, v, encoding, at, Mask(causal))
         results.append([context, *torch.autograd.grad(context.square().sum(), wanted)])
     for ours, theirs in zip(*results, strict=True):
         scale = max(1.0, theirs.abs().max().item())
@@ -213,7 +214,7 @@ def test_learned_values_are_added_in_a_fixed_order_where_that_is_asked_for(name:
     try:
         # On the CPU the compiled function has no gradients, so this would raise if it were called.
         for path in (Flex, Checkpointed):
-            context = path.attend(q, k, v, encoding, at, True)
+            context = path.attend(q, k, v, encoding, at, Mask())
             results.append([context, *torch.autograd.grad(context.sum(), [q, k, v, *encoding.parameters()])])
     finally:
         torch.use_deterministic_algorithms(False)

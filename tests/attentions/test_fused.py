@@ -16,6 +16,7 @@ from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.model.falling_back import attended, taken
 from lpe_eval.model.fused_kernel import Tile
+from lpe_eval.model.mask import Mask
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,7 +48,7 @@ def test_the_kernel_equals_the_oracle(base: str, heads: int, width: int, hidden:
         for batch, rows, length in SIZES:
             q, k, v = inputs(batch, heads, rows, length, width, torch.float32)
             at = torch.arange(length, device=DEVICE)
-            context, expected = (path.attend(q, k, v, encoding, at, causal) for path in (Fused, Dense))
+            context, expected = (path.attend(q, k, v, encoding, at, Mask(causal)) for path in (Fused, Dense))
             torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -56,8 +57,8 @@ def test_sixteen_bits_stay_near_float32(causal: bool):
     encoding, at = built("alibi", causal, 3, 16, 32), torch.arange(61, device=DEVICE)
     with torch.no_grad():
         q, k, v = inputs(2, 3, 40, 61, 16, SHORT)
-        context = Fused.attend(q, k, v, encoding, at, causal)
-        expected = Dense.attend(q.float(), k.float(), v.float(), encoding, at, causal)
+        context = Fused.attend(q, k, v, encoding, at, Mask(causal))
+        expected = Dense.attend(q.float(), k.float(), v.float(), encoding, at, Mask(causal))
     assert context.dtype == SHORT
     torch.testing.assert_close(context.float(), expected, rtol=0.02, atol=0.02)
 
@@ -66,7 +67,7 @@ def test_without_the_residual_the_bias_is_only_read():
     encoding, at = built("alibi", True, 3, 16, 8, residual=False), torch.arange(40, device=DEVICE)
     with torch.no_grad():
         q, k, v = inputs(1, 3, 40, 40, 16, torch.float32)
-        context, expected = (path.attend(q, k, v, encoding, at, True) for path in (Fused, Dense))
+        context, expected = (path.attend(q, k, v, encoding, at, Mask()) for path in (Fused, Dense))
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -75,8 +76,8 @@ def test_queries_keys_and_values_may_be_views_of_one_tensor():
     packed = torch.randn(2, 37, 3, 3, 16, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     q, k, v = packed.permute(2, 0, 3, 1, 4)
     with torch.no_grad():
-        context = Fused.attend(q[:, :, 20:], k, v, encoding, at, True)
-        expected = Dense.attend(q[:, :, 20:], k, v, encoding, at, True)
+        context = Fused.attend(q[:, :, 20:], k, v, encoding, at, Mask())
+        expected = Dense.attend(q[:, :, 20:], k, v, encoding, at, Mask())
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -86,7 +87,7 @@ def test_gradients_are_those_of_the_oracle(causal: bool):
     q, k, v = (each.requires_grad_() for each in inputs(2, 3, 20, 45, 16, torch.float32))
     results = []
     for path in (Fused, Dense):
-        context = path.attend(q, k, v, encoding, at, causal)
+        context = path.attend(q, k, v, encoding, at, Mask(causal))
         results.append([context, *torch.autograd.grad(context.square().sum(), [q, k, v, *encoding.parameters()])])
     for ours, theirs in zip(*results, strict=True):
         scale = max(1.0, theirs.abs().max().item())
@@ -97,7 +98,7 @@ def test_positions_with_gaps_are_served_all_the_same():
     encoding, at = built("kerple_log", True, 3, 16, 8), torch.arange(21, device=DEVICE) ** 2
     with torch.no_grad():
         q, k, v = inputs(1, 3, 15, 21, 16, torch.float32)
-        context, expected = (path.attend(q, k, v, encoding, at, True) for path in (Fused, Dense))
+        context, expected = (path.attend(q, k, v, encoding, at, Mask()) for path in (Fused, Dense))
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -108,7 +109,7 @@ def test_rows_are_done_some_after_the_others(causal: bool, monkeypatch: pytest.M
     encoding, at = built("kerple_log", causal, 3, 16, 8), torch.arange(290, device=DEVICE)
     with torch.no_grad():
         q, k, v = inputs(1, 3, 270, 290, 16, torch.float32)
-        context, expected = (path.attend(q, k, v, encoding, at, causal) for path in (Fused, Dense))
+        context, expected = (path.attend(q, k, v, encoding, at, Mask(causal)) for path in (Fused, Dense))
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -121,7 +122,7 @@ def test_every_tile_equals_the_oracle(size: Tile, monkeypatch: pytest.MonkeyPatc
     encoding, at = built("kerple_log", True, 5, 20, 33), torch.arange(75, device=DEVICE)
     with torch.no_grad():
         q, k, v = inputs(2, 5, 50, 75, 20, torch.float32)
-        context, expected = (path.attend(q, k, v, encoding, at, True) for path in (Fused, Dense))
+        context, expected = (path.attend(q, k, v, encoding, at, Mask()) for path in (Fused, Dense))
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -130,8 +131,8 @@ def test_biases_of_a_hundred_thousand_stay_in_range_in_sixteen_bits():
     encoding.inner.slopes.fill_(3000.0)
     with torch.no_grad():
         q, k, v = inputs(1, 3, 61, 61, 16, SHORT)
-        context = Fused.attend(q, k, v, encoding, at, True)
-        expected = Dense.attend(q.float(), k.float(), v.float(), encoding, at, True)
+        context = Fused.attend(q, k, v, encoding, at, Mask())
+        expected = Dense.attend(q.float(), k.float(), v.float(), encoding, at, Mask())
     torch.testing.assert_close(context.float(), expected, rtol=0.02, atol=0.02)
 
 
@@ -139,7 +140,7 @@ def test_a_text_beyond_the_indices_of_a_kernel_is_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(fused_kernel, "_INDICES", 1000)
     encoding, at = built("kerple_log", True, 3, 16, 8), torch.arange(40, device=DEVICE)
     with torch.no_grad(), pytest.raises(PathError, match="40 tokens are too many"):
-        Fused.attend(*inputs(1, 3, 40, 40, 16, torch.float32), encoding, at, True)
+        Fused.attend(*inputs(1, 3, 40, 40, 16, torch.float32), encoding, at, Mask())
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,8 @@ def test_a_shape_that_a_card_cannot_hold_is_computed_by_blocked_and_said():
     encoding, at = built("kerple_log", True, 32, 128, 8), torch.arange(20, device=DEVICE)
     with torch.no_grad(), taken() as found:
         q, k, v = inputs(1, 32, 20, 20, 128, torch.float32)
-        context, expected = attended(Fused, q, k, v, encoding, at, True), Blocked.attend(q, k, v, encoding, at, True)
+        context = attended(Fused, q, k, v, encoding, at, Mask())
+        expected = Blocked.attend(q, k, v, encoding, at, Mask())
     assert torch.equal(context, expected)
     assert found.paths("fused") == "blocked"
     assert "32 heads of 128 in float32 do not fit into 227 KiB" in found.note

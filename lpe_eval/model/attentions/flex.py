@@ -37,6 +37,7 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.gpu import has_triton
+from lpe_eval.model.mask import Mask
 from lpe_eval.model.positions import consecutive
 
 
@@ -52,7 +53,7 @@ class Flex(AttentionPath):
         by_offset = uses.offset_bias and not uses.general_bias
         return (
             has_triton(device)
-            and not uses.adjusts
+            and not (uses.adjusts or uses.keeps)
             and (by_offset or encoding.ratio_bias() is not None)
             and encoding.geometry.head_width >= 16
         )
@@ -65,13 +66,14 @@ class Flex(AttentionPath):
         v: Float[Tensor, "b h k d"],
         encoding: Encoding,
         at: Int[Tensor, " k"],
-        causal: bool,
+        mask: Mask,
+        features: Float[Tensor, "b h k n"] | None = None,
     ) -> Float[Tensor, "b h q d"]:
         ratio, training = encoding.ratio_bias(), torch.is_grad_enabled()
         unordered = torch.are_deterministic_algorithms_enabled() and any(True for _ in encoding.parameters())
-        if not consecutive(at) or (training and (ratio is not None or unordered)):
-            return (Checkpointed if training else Blocked).attend(q, k, v, encoding, at, causal)
+        if mask.bounded or not consecutive(at) or (training and (ratio is not None or unordered)):
+            return (Checkpointed if training else Blocked).attend(q, k, v, encoding, at, mask, features)
         # FlexAttention brings torch's compiler, which takes seconds to import, and a CPU never comes here.
         from lpe_eval.model import flex_kernels
 
-        return flex_kernels.attend(q, k, v, encoding if ratio is None else ratio, at, causal)
+        return flex_kernels.attend(q, k, v, encoding if ratio is None else ratio, at, mask.causal)

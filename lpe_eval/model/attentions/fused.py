@@ -37,6 +37,7 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.checkpointed import Checkpointed
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.gpu import has_triton, shared_memory
+from lpe_eval.model.mask import Mask
 from lpe_eval.model.positions import consecutive
 
 _ANY = 227 << 10
@@ -51,7 +52,8 @@ class Fused(AttentionPath):
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
         network, geometry = encoding.pair_network(), encoding.geometry
-        if network is None or encoding.capabilities.general_bias or not 0 <= network.leak <= 1:
+        uses = encoding.capabilities
+        if network is None or uses.general_bias or uses.keeps or not 0 <= network.leak <= 1:
             return False
         most = fused_kernel.tile(geometry.heads, geometry.head_width, len(network.first), torch.bfloat16, _ANY)
         return most is not None and has_triton(device)
@@ -64,12 +66,13 @@ class Fused(AttentionPath):
         v: Float[Tensor, "b h k d"],
         encoding: Encoding,
         at: Int[Tensor, " k"],
-        causal: bool,
+        mask: Mask,
+        features: Float[Tensor, "b h k n"] | None = None,
     ) -> Float[Tensor, "b h q d"]:
         if torch.is_grad_enabled():
-            return Checkpointed.attend(q, k, v, encoding, at, causal)
-        if encoding.capabilities.offset_bias and not consecutive(at):
-            return Blocked.attend(q, k, v, encoding, at, causal)
+            return Checkpointed.attend(q, k, v, encoding, at, mask, features)
+        if mask.bounded or (encoding.capabilities.offset_bias and not consecutive(at)):
+            return Blocked.attend(q, k, v, encoding, at, mask, features)
         network = encoding.pair_network()
         assert network is not None
         offset = torch.arange(1 - q.shape[2], len(at), device=q.device)
@@ -81,4 +84,4 @@ class Fused(AttentionPath):
             raise PathError(
                 f"{q.shape[1]} heads of {q.shape[3]} in {name} do not fit into {fast >> 10} KiB of fast memory"
             )
-        return fused_kernel.launch(q, k, v, network, bias, causal, size)
+        return fused_kernel.launch(q, k, v, network, bias, mask.causal, size)

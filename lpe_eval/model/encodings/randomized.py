@@ -27,6 +27,7 @@ Deviations and choices:
 How distances travel stands in `model/drawn_distances.py`.
 """
 
+import sys
 from typing import ClassVar, Literal
 
 import torch
@@ -36,8 +37,9 @@ from torch import Tensor
 
 from lpe_eval.errors import LengthError, SpecError
 from lpe_eval.model.drawn_distances import draw_ascending, drawn_offsets, one_row, two_sides
-from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, EncodingWrapper, Geometry, Scores
+from lpe_eval.model.encoding import Encoding, EncodingOptions, EncodingWrapper
 from lpe_eval.model.positions import copied
+from lpe_eval.model.scores import Capabilities, Geometry, Scores
 
 
 class Randomized(EncodingWrapper):
@@ -100,7 +102,14 @@ class Randomized(EncodingWrapper):
             offset_bias=False,
             general_bias=inner.offset_bias or inner.general_bias,
             adjusts=inner.adjusts,
+            features=inner.features,
+            keeps=inner.keeps,
         )
+
+    @property
+    def lookbehind(self) -> int:
+        # Drawn distances are found in the positions of all tokens from the first one on.
+        return sys.maxsize if self.draws_distances else self.inner.lookbehind
 
     @property
     def longest_length(self) -> int | None:

@@ -26,10 +26,10 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, Scores, require_even_width, reset_linear
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, Scores, reset_linear
 from lpe_eval.model.offsets import worth_looking
 from lpe_eval.model.positions import known_of
-from lpe_eval.model.rotary import AngleDtype, angles, inverse_frequencies
+from lpe_eval.model.rotary import AngleDtype, angles, inverse_frequencies, require_even_width
 
 _KEY_NUMBERS = 1 << 24
 """Of the keys of single cells held at once: 64 MiB."""
