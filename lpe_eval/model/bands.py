@@ -67,7 +67,6 @@ def attend_band(
     found = []
     for each in range(len(q)):
         queries = q[each].unflatten(1, (count, ROWS))
-        middle, ends = (_middle(x[each], band) for x in (k, v)), (_ends(x[each], band) for x in (k, v))
         of_middle, of_ends, of_rows = None, hidden[None, None], None
         if levels is not None:
             # Each block measures levels from a token of its own.
@@ -76,7 +75,10 @@ def attend_band(
             of_rows = (of_rows - own).float()
             of_middle = (own - _middle(levels[each, ..., None], band)[..., 0]).float()[:, :, None]
             of_ends = (own - _ends(levels[each, ..., None], band)[..., 0]).float()[:, :, None] + hidden
-        part = merged([attend_part(queries, *middle, of_middle), attend_part(queries, *ends, of_ends)])
+        keys, values = k[each], v[each]
+        middle = attend_part(queries, _middle(keys, band), _middle(values, band), of_middle)
+        ends = attend_part(queries, _ends(keys, band), _ends(values, band), of_ends)
+        part = merged([middle, ends])
         lse = part.lse if of_rows is None else part.lse + of_rows
         found.append(Part(part.context.flatten(1, 2), lse.flatten(1, 2)))
     if len(found) == 1:
