@@ -32,6 +32,7 @@ def every_encoding() -> list[str]:
 
 
 def scores_of(encoding: Encoding, length: int) -> Scores:
+    length = min(length, encoding.longest_length or length)
     draw, at = torch.Generator().manual_seed(1), encoding.positions(length, torch.device("cpu"), torch.Generator())
     q, k = (torch.randn(2, 3, length, 8, generator=draw) for _ in range(2))
     q, k = encoding.rotate(q, k, at)

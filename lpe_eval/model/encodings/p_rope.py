@@ -6,7 +6,8 @@ Positional Encodings useful?" (arXiv 2410.06205). The paper's code could not be 
 turn by base^(-2c/d) radians a position, and the others not at all.
 
 Deviations and choices:
-    * `p` 0.25 is Gemma 4's. p = 1 is `rope` and p = 0 is `none`.
+    * `p` 0.25 is Gemma 4's. p = 1 is `rope`. p = 0 is `none`, and so is a p of which no whole pair is left: 0.25 of
+      heads of 4 channels.
     * Exponents are divided by the width of the whole head, and channel c is paired with c + d/2. What other models
       call partial rotary, `fraction` of the encoding `rope`, turns the first channels alone and spreads all
       frequencies over them.
@@ -68,6 +69,8 @@ class PRope(Encoding):
     def rotate(
         self, q: Float[Tensor, "b h t d"], k: Float[Tensor, "b h t d"], at: Int[Tensor, " t"]
     ) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b h t d"]]:
+        if not self._turning:
+            return q, k
         angle = angles(at, self.frequencies(), self.options.angle_dtype)
         cos, sin = angle.cos().to(q.dtype), angle.sin().to(q.dtype)
         return turn(q, cos, sin, self.options.layout), turn(k, cos, sin, self.options.layout)

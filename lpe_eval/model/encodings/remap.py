@@ -99,7 +99,7 @@ class Remap(EncodingWrapper):
             )
         rotation = inner.rotation()
         if rotation is None:
-            why = "does not only turn queries and keys by position times frequency; write remap(rope)"
+            why = "does more than position times frequency to queries and keys; write remap(rope)"
             if not inner.prefix_stable:
                 why = "has frequencies that change with the length of the text; name another rule for them"
             raise SpecError(f"remap cannot go around {inner.label}, which {why}")
