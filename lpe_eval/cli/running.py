@@ -33,6 +33,7 @@ def run_spec(
     from lpe_eval import console
     from lpe_eval.commands import compare
     from lpe_eval.measure.denormals import denormals_as_zero
+    from lpe_eval.model.foreign.library_log import repeats_left_out
     from lpe_eval.registry import COMMANDS
     from lpe_eval.report.gate.comparable import refuse_incomparable
     from lpe_eval.report.kind import open_folder
@@ -43,7 +44,7 @@ def run_spec(
     tell = (lambda sentence: None) if quiet else console.note
     refuse = partial(refuse_incomparable, opened)
     settings = Settings(out, overwrite, partial(console.progress, quiet=quiet), tell, device, jobs, refuse)
-    with denormals_as_zero():
+    with denormals_as_zero(), repeats_left_out():
         outcome = COMMANDS.function(str(spec.kind), "run_spec")(spec, settings)  # pyright: ignore[reportAttributeAccessIssue]
     found = open_folder(outcome.folder)
     for table in found.kind.values(found) if found.kind.columns else []:

@@ -48,7 +48,7 @@ def adapter(folder: Path, base: str, **changes: Any) -> dict[str, torch.Tensor]:
 
 def merged(base: Path, weights: dict[str, torch.Tensor]) -> Any:
     """The model with the adapter in its weights."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
     name = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
     with torch.no_grad():
         for number, layer in enumerate(model.model.layers):
@@ -209,7 +209,7 @@ def gguf_file(file: Path, model: Any) -> None:
 @with_gguf
 def test_a_gguf_file_is_the_model_it_was_made_of(tmp_path):
     """architectures 10: "there are no weights", and GGUF was never named."""
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(save(llama(), tmp_path / "model"), dtype=torch.float32)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(save(llama(), tmp_path / "model"))
     (tmp_path / "files").mkdir()
     gguf_file(tmp_path / "files" / "small.gguf", theirs.eval())
     for reference in (tmp_path / "files" / "small.gguf", tmp_path / "files"):

@@ -72,7 +72,7 @@ def test_rope_of_a_multimodal_model_can_be_changed(kind, tmp_path):
     rope = raw["text_config"]["rope_parameters"]
     raw["text_config"]["rope_parameters"] = {**rope, "rope_type": "linear", "factor": 2.0}
     (tmp_path / "model" / "config.json").write_text(json.dumps(raw), encoding="utf-8")
-    theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "model").eval()
     assert our_loss(model, 60) == pytest.approx(their_loss(theirs, 60), rel=1e-6)
 
 
@@ -102,7 +102,7 @@ def test_bodies_that_end_in_float32_have_heads_in_half_precision(kind, dtype, tm
     sizes = {"vocab_size": SYMBOLS, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "expand": 2}
     sizes |= {"num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 16} if kind == "mamba2" else {}
     folder = save(transformers.CONFIG_MAPPING[kind](**sizes), tmp_path / "model")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).to(dtype).eval()
     model = HuggingFace.load(folder, LoadOptions(dtype=dtype))
     assert our_loss(model, 40) == pytest.approx(their_loss(theirs, 40), rel=1e-3)
     assert model.facts.encoding == "none"
@@ -120,7 +120,7 @@ def test_dynamic_ntk_by_kind_of_layer_keeps_no_history(tmp_path):
     )
     folder = save(config, tmp_path / "model")
     alone = {length: our_loss(HuggingFace.load(folder, LoadOptions()), length) for length in (40, 96, 240)}
-    fresh = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    fresh = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     assert alone[240] == pytest.approx(their_loss(fresh, 240), rel=1e-6)
     model = HuggingFace.load(folder, LoadOptions())
     assert not model.facts.prefix_stable
@@ -208,5 +208,5 @@ def test_the_peak_of_a_soft_cap_does_not_grow_with_the_vocabulary(tmp_path):
     states = model.hidden(TEXT, TEXT.shape[1], torch.Generator())
     assert states.shape == (1, TEXT.shape[1], 32)
     with torch.no_grad():
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(TEXT).logits
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()(TEXT).logits
     assert torch.allclose(torch.cat([model.logits(some) for some in states[0].split(7)]), theirs[0], atol=1e-5)

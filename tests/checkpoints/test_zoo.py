@@ -45,7 +45,7 @@ def test_every_kind_is_what_its_own_class_says(kind, tmp_path):
         return
     # MPT's ALiBi has no end, and `max_seq_len` follows the text here.
     longer = {"max_seq_len": max(LENGTHS)} if kind == "mpt" else {}
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, **longer).eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, **longer).eval()
     for length in LENGTHS:
         ours = outcome(our_loss, model, length)
         expected = outcome(partial(their_loss, use_cache=False), theirs, length)
@@ -63,7 +63,7 @@ def tiny(kind: str) -> Any:
         pytest.skip(f"its class refuses these sizes: {type(error).__name__}: {error}")
     if size > _LARGEST:
         pytest.skip(f"has towers beside its text decoder: {size:,} numbers")
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -2,17 +2,19 @@
 
 import time
 
+import numpy as np
 import pytest
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lpe_eval.data.windows import plan, resolve
 from lpe_eval.errors import LengthError
 from lpe_eval.measure import estimate
 from lpe_eval.measure.batches import Plan, Texts
 from lpe_eval.measure.estimate import Stopwatch
+from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.table import CellKey
-from tests.measure.test_by_length import texts, windows_of
-from tests.support.closed_form import Uniform
+from tests.support.closed_form import Uniform, document
 
 CONSTANT, GROWING = 1e-4, 2e-6
 """Seconds of a token, and more for each token of its window's length."""
@@ -32,19 +34,21 @@ class Slow(Uniform):
         return super().all_logits(tokens)
 
 
-DOCUMENTS = texts(sizes=(1700, 900, 333))
+DOCUMENTS = [document(f"d{size}", np.random.default_rng(size).integers(0, 6, size)) for size in (1700, 900, 333)]
 
 
 def planned(length: int) -> Plan:
-    names = ("nonoverlap", "sliding", "anchored")
-    cells = {CellKey("m", name, length, length): name for name in names}
-    longest = max(length, 128)
-    return Plan(length, {key: windows_of(name, length, DOCUMENTS, longest) for key, name in cells.items()})
+    longest, sizes = max(length, 128), [len(each.tokens) for each in DOCUMENTS]
+    windows = {}
+    for name in ("nonoverlap", "sliding", "anchored"):
+        protocol = resolve(ProtocolSpec(name=name), [16, longest])
+        windows[CellKey("m", name, length, length)] = plan(protocol, length, sizes, "never", "score", longest)
+    return Plan(length, windows)
 
 
 def spent(length: int) -> float:
     """The seconds of all windows of a length, each fed once."""
-    fed = {(each.document, each.start, each.stop) for plan in planned(length).windows.values() for each in plan}
+    fed = {(each.document, each.start, each.stop) for windows in planned(length).windows.values() for each in windows}
     return sum((stop - start) * (CONSTANT + GROWING * (stop - start)) for _, start, stop in fed)
 
 

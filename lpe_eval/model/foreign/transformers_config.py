@@ -160,14 +160,14 @@ def refuse_larger(config: Mapping[str, Any], n_bytes: int, where: str) -> None:
         raise CheckpointError(f"{where}: its weight files of {n_bytes} bytes do not hold the {size}")
 
 
-def _sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
+def _sizes_in(config: Mapping[Any, Any]) -> dict[str, int]:
     return {
         what: max((config[name] for name in names if type(config.get(name)) is int), default=0)
         for what, names in _SIZES.items()
     }
 
 
-def _of_layers(config: Mapping[str, Any]) -> Iterator[int]:
+def _of_layers(config: Mapping[Any, Any]) -> Iterator[int]:
     """Numbers of the layers of a config and of those inside it: each has a norm of its width at the very least."""
     sizes = _sizes_in(config)
     yield sizes["layers"] * max(1, sizes["width"])
