@@ -78,6 +78,11 @@ def changed(spec: CheckpointSpec, options: LoadOptions, where: str) -> Checkpoin
     frequencies = [(_frequencies(each, spec.model), _frequencies(new[each], spec.model)) for each in plain]
     if override is not None and all(before == after for before, after in frequencies):
         raise CheckpointError(f"{where}: --rope-scaling and --rope-theta leave its frequencies as they were; refused")
+    if len(set(new.values())) < len(new):
+        raise SpecError(
+            f"{where}: its layers have different RoPEs, which --rope-scaling and --rope-theta would make one; "
+            "leave them out"
+        )
     if remap is not None:
         asked = remap.model_dump(mode="json", exclude_none=True, include=set(RemapOptions.model_fields))
         new = {each: EncodingSpec(name="remap", options=asked, base=other) for each, other in new.items()}
