@@ -12,7 +12,7 @@ from lpe_eval.model.attentions.toeplitz import Toeplitz
 from lpe_eval.model.fast import counted_gates, pieces
 from lpe_eval.model.mask import Mask
 from lpe_eval.registry import ATTENTIONS
-from tests.support.attending import CPU, attended, built, every_encoding, scored, serves
+from tests.support.attending import CPU, attended, built, every_encoding, features_of, scored, serves
 
 
 @pytest.fixture
@@ -125,6 +125,23 @@ def test_bfloat16_stays_near_float32(text: str):
             high, _ = attended(Dense, encoding, 33, 33, Mask())
             assert low.dtype == torch.bfloat16
             torch.testing.assert_close(low.float(), high, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("mask", [Mask(), Mask(window=9), Mask(chunk=10)], ids=str)
+@pytest.mark.parametrize("text", ["alibi", "rope", "fire", "dape(kerple_log)", "cope", *LATER])
+def test_logits_of_sixteen_bits_are_not_rounded(text: str, mask: Mask):
+    """Logits of about 25, of which bfloat16 would take a sixteenth more or less, and weights then as much."""
+    encoding, length = built(text, causal=True), 33
+    at, features = torch.arange(length), features_of(encoding, 1, length)
+    q, k, v = (torch.randn(1, 3, length, 8, generator=torch.Generator().manual_seed(each)) for each in range(3))
+    q, k = (turned.bfloat16() for turned in encoding.rotate(q * 5, k * 5, at))
+    with torch.no_grad():
+        wanted = Dense.attend(q.float(), k.float(), v.bfloat16().float(), encoding, at, mask, features)
+        for name in ATTENTIONS.names():
+            path = ATTENTIONS.load(name)
+            if path.serves(encoding, CPU):
+                found = path.attend(q, k, v.bfloat16(), encoding, at, mask, features).float()
+                torch.testing.assert_close(found, wanted, rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,14 @@ def test_the_kernel_tells_the_sum_that_it_divided_by():
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_a_piece_of_sixteen_bits_has_logits_in_float32():
+    q, k, v = (torch.randn(1, 2, 9, 8, generator=torch.Generator().manual_seed(each)).bfloat16() for each in range(3))
+    for piece in (plain_piece(5.0), fused_piece(5.0)):
+        assert piece is not None
+        wanted = (5.0 * q.double() @ k.double().mT).logsumexp(-1)
+        torch.testing.assert_close(piece(q, k, v, False)[1].double(), wanted, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 @every_form
 def test_a_long_text_of_full_blocks_is_that_of_blocks_of_rows(options: dict[str, Any]):

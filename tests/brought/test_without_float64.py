@@ -83,7 +83,7 @@ LISTED = ("rope", "sinusoidal", "transformer_xl", "xpos")
 @pytest.mark.usefixtures("poor")
 @pytest.mark.parametrize(
     "spec",
-    [each for each in SPECS if not any(name in written(each) for name in LISTED) and not each.get("rope")],
+    [each for each in SPECS if not any(name in str(each) for name in LISTED)],
     ids=written,
 )
 def test_an_encoding_needs_no_float64_where_the_model_is(spec: dict[str, Any]):
@@ -105,6 +105,18 @@ def test_angles_in_float64_are_formed_elsewhere(spec: dict[str, Any]):
         for name in ("embed", "rotate"):
             found = seams(build(spec, geometry()))[name]()
             assert all(each.dtype == torch.float32 and each.device.type == POOR.type for each in tree_leaves(found))
+
+
+@pytest.mark.usefixtures("poor")
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize(
+    "options", [{"method": "leaky_rerope"}, {"window": 2}, {"method": "dca", "chunk_size": 4}], ids=str
+)
+def test_mapped_distances_are_formed_elsewhere(options: dict[str, Any], causal: bool):
+    built = build({"name": "remap", **options, "base": {"name": "rope"}}, geometry(causal))
+    with FakeTensorMode(allow_non_fake_inputs=True), NoFloat64(), torch.no_grad():
+        found = seams(built)["adjust"]()
+        assert found.dtype == torch.float32 and found.device.type == POOR.type
 
 
 def test_the_stand_in_refuses_what_the_device_would():
