@@ -30,6 +30,7 @@ from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.model.encodings.dape import Dape
 from lpe_eval.model.encodings.dape_v2 import DapeV2
+from lpe_eval.model.mask import Mask
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
 CPU = torch.device("cpu")
@@ -45,7 +46,19 @@ CANDIDATES = {
     "remap rerope": EncodingSpec(name="remap", options={"method": "rerope", "original_length": 4096}, base=ROPE),
     "remap rerope 64": EncodingSpec(name="remap", options={"method": "rerope"}, base=ROPE),
     "remap dca": EncodingSpec(name="remap", options={"method": "dca", "original_length": 4096}, base=ROPE),
+    "fox": EncodingSpec(name="fox"),
+    "cable": EncodingSpec(name="cable"),
+    "inkling": EncodingSpec(name="inkling", options={"extent": 512}),
+    "tempered": EncodingSpec(name="tempered", base=EncodingSpec(name="none")),
+    "sinks": EncodingSpec(name="sinks", base=EncodingSpec(name="none")),
+    "stick_breaking": EncodingSpec(name="stick_breaking"),
+    "path": EncodingSpec(name="path"),
+    "none, window 512": EncodingSpec(name="none"),
+    "alibi, window 512": EncodingSpec(name="alibi"),
+    "fox, window 512": EncodingSpec(name="fox"),
 }
+UNPUBLISHED = ("none", "cope", "fox", "cable", "inkling", "tempered", "sinks", "stick_breaking", "path")
+"""Encodings whose formula stands in no paper as a whole matrix of biases."""
 
 
 def built(spec: EncodingSpec, heads: int, width: int) -> Encoding:
@@ -59,6 +72,23 @@ def inputs(length: int, heads: int, width: int) -> list[Tensor]:
     """Queries, keys and values of one text."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(1, heads, length, width, generator=generator) for _ in range(3)]
+
+
+def attention_of(name: str, length: int, heads: int, width: int) -> tuple[str, Callable[..., Tensor]]:
+    """The path of a candidate, and a call of it with queries, keys and values.
+
+    The features of tokens are made in the call, as a layer makes them.
+    """
+    encoding, at = built(CANDIDATES[name], heads, width), torch.arange(length)
+    mask = Mask(window=512) if "window" in name else Mask()
+    taken, path = choose("auto", encoding, CPU)
+    x = torch.randn(1, length, heads * width, generator=torch.Generator().manual_seed(1))
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        features = encoding.features(x) if encoding.capabilities.features else None
+        return path.attend(*encoding.rotate(q, k, at), v, encoding, at, mask, features)
+
+    return taken, call
 
 
 def as_published(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding) -> Tensor:
@@ -107,16 +137,15 @@ def alternating(runs: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str,
 def time_table(length: int, heads: int, width: int, rounds: int, names: list[str], published: bool) -> None:
     """Prints a Markdown table of medians and ratios."""
     q, k, v = inputs(length, heads, width)
-    at = torch.arange(length)
     runs: dict[str, Callable[[], Tensor]] = {"plain": lambda: scaled_dot_product_attention(q, k, v, is_causal=True)}
     paths = {"plain": "sdpa"}
     for name in names:
-        encoding = built(CANDIDATES[name], heads, width)
-        if published and (name in ("none", "cope") or name.startswith("remap")):
+        if published and (name.partition(",")[0] in UNPUBLISHED or name.startswith("remap")):
             continue
-        paths[name], path = choose("auto", encoding, CPU)
-        runs[name] = lambda encoding=encoding, path=path: path.attend(q, k, v, encoding, at, True)
+        paths[name], call = attention_of(name, length, heads, width)
+        runs[name] = lambda call=call: call(q, k, v)
         if published:
+            encoding = built(CANDIDATES[name], heads, width)
             runs[f"{name}, as published"] = lambda encoding=encoding: as_published(q, k, v, encoding)
     seconds = alternating(runs, rounds)
     print(
@@ -141,13 +170,12 @@ def memory_table(lengths: list[int], heads: int, width: int, names: list[str]) -
 
 def print_peak(name: str, length: int, heads: int, width: int) -> None:
     """Prints how many MiB attention needed over what the process held with its inputs."""
-    encoding = built(CANDIDATES[name], heads, width)
-    path = choose("auto", encoding, CPU)[1]
+    short, long = (attention_of(name, each, heads, width)[1] for each in (256, length))
     with torch.inference_mode():
-        path.attend(*inputs(256, heads, width), encoding, torch.arange(256), True)
+        short(*inputs(256, heads, width))
         q, k, v = inputs(length, heads, width)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        path.attend(q, k, v, encoding, torch.arange(length), True)
+        long(q, k, v)
     print(round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
 
 

@@ -20,6 +20,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from lpe_eval.model.attention import choose
 from lpe_eval.model.build import build_encodings
 from lpe_eval.model.encoding import Encoding, Geometry
+from lpe_eval.model.mask import Mask
 from lpe_eval.spec.encoding_spec import EncodingSpec
 
 CPU = torch.device("cpu")
@@ -100,7 +101,7 @@ def main() -> None:
                     q, k, pad(v, (0, wide - v.shape[-1])), is_causal=True, scale=scale
                 )[..., : v.shape[-1]],
                 "strided": lambda q=q, k=k, v=v, encoding=encoding, path=path, length=length: path.attend(
-                    q, k, v, encoding, torch.arange(length), True
+                    q, k, v, encoding, torch.arange(length), Mask()
                 ),
             }
             rows = torch.arange(0, length, max(1, length // 256))

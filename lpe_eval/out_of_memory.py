@@ -13,6 +13,9 @@ _WORDS = (
     *("alloc_failed", "alloc failed", "status_memory_error", "insufficient_resources", "memory_alloc_failure"),
     *("cublas_status_not_initialized when calling `cublascreate", "hipblas_status_not_initialized"),
     *("cudnn_status_not_initialized", "resource_exhausted", "unable to allocate", "failed to allocate"),
+    *("allocation_failed", "allocfailed", "out_of_device_memory", "out_of_host_memory"),
+    # Of Apple's and Intel's GPUs.
+    *("insufficient memory", "ur_result_error_out_of_resources", "pi_error_out_of_resources"),
     # Of C++, of the loader of libraries, of Python's threads and of those of C++.
     *("bad_alloc", "failed to map segment", "can't start new thread", "resource temporarily unavailable"),
 )

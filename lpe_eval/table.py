@@ -76,7 +76,10 @@ N_WINDOWS = Column("n_windows", "Int64", "windows", "windows of this cell")
 N_SHARED = Column("n_shared_windows", "Int64", "windows", "windows whose losses also served another protocol")
 THROUGHPUT = Column("tokens_per_second", "float64", "tokens/s", "n_forward_tokens / seconds")
 PEAK_MEMORY = Column(
-    "peak_memory_mib", "float64", "MiB", "highest memory of the process, or of the CUDA device, so far"
+    "peak_memory_mib",
+    "float64",
+    "MiB",
+    "highest memory of the process, or of the CUDA device, while the cell was measured",
 )
 BATCH_TOKENS = Column("batch_tokens", "Int64", "tokens", "token budget of a batch after any memory back-off")
 

@@ -55,6 +55,18 @@ def test_what_libraries_raise_when_memory_runs_out_is_recognised():
         "cudaErrorMemoryAllocation",
         "CUDA error: out of memory",
         "CUDA out of memory. Tried to allocate 20.00 MiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasSgemm( handle, ...)`",
+        "CUDA driver error: out of memory",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "HIP out of memory. Tried to allocate 2.00 GiB.",
+        "HIP error: out of memory",
+        "miopenStatusAllocFailed",
+        "XPU out of memory. Tried to allocate 2.00 GiB.",
+        "level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
+        "Native API failed. Native API returns: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)",
+        "Triton Error [CUDA]: out of memory",
+        "Error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
     ],
 )
 def test_what_is_only_told_in_words_is_recognised(told: str):

@@ -1,4 +1,4 @@
-"""What all sections share: limits, encodings, guarded cases, drawn inputs."""
+"""What all steps share: encodings, guarded cases that are written down at once, drawn inputs."""
 
 import argparse
 import json
@@ -13,9 +13,6 @@ from lpe_eval.model import fused_kernel
 from lpe_eval.model.build import build_encodings, initialise
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.spec.encoding_spec import EncodingSpec
-
-LIMITS = {"check": 110, "speed": 100, "memory": 35, "train": 50, "tiles": 45, "steps": 55, "tests": 60, "command": 20}
-"""Seconds of each section, in all less than eight minutes. What is late is left out."""
 
 KERPLE = EncodingSpec(name="kerple_log")
 SPECS = {
@@ -47,12 +44,11 @@ class Setting:
 
     def __init__(self, flags: argparse.Namespace, section: str) -> None:
         self.device, self.smoke, self.section = torch.device(flags.device), flags.smoke, section
-        self.file = flags.out / f"{section}.json"
-        self.ends = time.monotonic() + LIMITS[section] - 4
+        self.out, self.file = flags.out, flags.out / "results.jsonl"
+        self.ends = time.monotonic() + flags.seconds - 4
         self.heads, self.width = (3, 16) if self.smoke else (12, 64)
         self.lengths = [128, 256] if self.smoke else [1024, 2048, 4096, 8192, 16384]
         self.dtype = torch.float32 if self.smoke else torch.bfloat16
-        self.rows: list[dict[str, Any]] = []
         self.stopped = False
 
     def case(self, **facts: Any) -> "Case":
@@ -64,7 +60,7 @@ class Setting:
         up = time.monotonic() > self.ends
         if up and not self.stopped:
             self.stopped = True
-            with self.case(status="time is up, the rest is left out"):
+            with self.case(status="left out", why="the step's time was up"):
                 pass
         return up
 
@@ -85,8 +81,8 @@ class Case:
             self.facts["traceback"] = "".join(traceback.format_exception(error))[-4000:]
         self.facts.setdefault("status", "ok")
         self.facts["took_seconds"] = round(time.monotonic() - self.began, 2)
-        self.setting.rows.append(self.facts)
-        self.setting.file.write_text(json.dumps(self.setting.rows, indent=1))
+        with self.setting.file.open("a", encoding="utf-8") as results:
+            results.write(json.dumps({"step": self.setting.section, **self.facts}) + "\n")
         where = " ".join(str(value) for key, value in self.facts.items() if key not in ("traceback", "tail"))
         print(f"{self.setting.section}: {where}", flush=True)
         if error is not None and self.setting.device.type == "cuda":

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ from torch.nn.functional import leaky_relu, linear, scaled_dot_product_attention
 from cuda_sections.setting import FAILURES, Setting, built, inputs, wait
 from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.falling_back import attended
+from lpe_eval.model.mask import Mask
+from lpe_eval.model.positions import run_on
 
 
 def as_published(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding) -> Tensor:
@@ -58,7 +61,7 @@ def candidates(setting: Setting) -> Iterator[tuple[str, str, Run]]:
         label, path = choose(wanted, encoding, setting.device)
 
         def ours(drawn: list[Tensor], encoding: Encoding = encoding, path: type[AttentionPath] = path) -> Tensor:
-            return path.attend(*drawn, encoding, torch.arange(drawn[1].shape[2], device=drawn[1].device), True)
+            return attended(path, *drawn, encoding, run_on(drawn[1].shape[2], drawn[1].device), Mask())
 
         yield name, label, ours
     for name in ("alibi", "fire", "dape 32"):
@@ -88,7 +91,7 @@ def in_turn(setting: Setting, group: dict[str, Any], runs: dict[tuple[str, str],
     repeat: dict[tuple[str, str], int] = {}
     for key, run in runs.items():
         if setting.late():
-            return
+            break
         try:
             run()  # compiles
             took = seconds_of(run, setting, 1)
@@ -99,24 +102,36 @@ def in_turn(setting: Setting, group: dict[str, Any], runs: dict[tuple[str, str],
                 raise error
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in repeat}
     for _ in range(3 if setting.smoke else 7):
-        if setting.late() and all(len(each) >= 5 for each in seconds.values()):
+        # What was compiled is measured once at least, however long the compiling took.
+        if setting.late() and all(seconds.values()):
             break
         for key, count in repeat.items():
             seconds[key].append(seconds_of(runs[key], setting, count))
     plain = [each for key, each in seconds.items() if key[0] == "plain"]
-    unit = [min(each) for each in zip(*plain, strict=True)]
+    unit = [min(each) for each in zip(*plain, strict=True)] if plain else []
     for key, each in seconds.items():
         with setting.case(**group, encoding=key[0], path=key[1]) as result:
             result["milliseconds"] = statistics.median(each) * 1000
             result["spread"] = [min(each) * 1000, max(each) * 1000]
-            result["times_plain"] = statistics.median(own / one for own, one in zip(each, unit, strict=True))
+            if unit:
+                result["times_plain"] = statistics.median(own / one for own, one in zip(each, unit, strict=True))
 
 
-def speed(setting: Setting) -> None:
-    """A call without gradients beside plain causal attention; the longest length first, being the one that counts."""
+def speed_long(setting: Setting) -> None:
+    """A call without gradients beside plain causal attention, at the length that counts."""
+    speed(setting, setting.lengths[-1:])
+
+
+def speed_others(setting: Setting) -> None:
+    """The same at shorter lengths."""
+    speed(setting, [each for each in (4096, 1024, 8192, 2048, 128) if each in setting.lengths[:-1]])
+
+
+def speed(setting: Setting, lengths: Sequence[int]) -> None:
+    """All candidates in turn at each length."""
     found = list(candidates(setting))
     with torch.no_grad():
-        for length in reversed(setting.lengths):
+        for length in lengths:
             if setting.late():
                 return
             drawn = inputs(setting, length, setting.dtype)
@@ -155,7 +170,7 @@ def train(setting: Setting) -> None:
     """A forward and a backward pass, its time beside plain attention's and its peak memory."""
     wanted = [("alibi", "auto"), ("kerple_log", "auto"), ("fire", "auto"), ("dape 32", "auto")]
     wanted += [(name, path) for name in ("kerple_log", "dape 32") for path in ("blocked", "checkpointed")]
-    for length in (512, 4096, 16384) if not setting.smoke else (128,):
+    for length in (4096, 512) if not setting.smoke else (128,):
         if setting.late():
             return
         drawn = [each.requires_grad_() for each in inputs(setting, length, setting.dtype)]
@@ -180,5 +195,5 @@ def train(setting: Setting) -> None:
 
 def backward_of(path: type[AttentionPath], drawn: list[Tensor], encoding: Encoding) -> Callable[[], object]:
     """A forward and a backward pass."""
-    at = torch.arange(drawn[1].shape[2], device=drawn[1].device)
-    return lambda: path.attend(*drawn, encoding, at, True).float().sum().backward()
+    at = run_on(drawn[1].shape[2], drawn[1].device)
+    return lambda: attended(path, *drawn, encoding, at, Mask()).float().sum().backward()

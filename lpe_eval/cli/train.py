@@ -13,7 +13,13 @@ from lpe_eval.errors import SpecError
 
 @app.command(rich_help_panel=MAKE)
 def train(
-    encoding: Annotated[str, typer.Option(help="From `list encodings`: alibi, or dape(kerple_log).")],
+    encoding: Annotated[
+        str,
+        typer.Option(
+            help="From `list encodings`: alibi, dape(kerple_log), or a schedule of layers such as "
+            "'rope[window=512]*3,none', which is repeated to the depth of the model."
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="Name in tables. Default: the encoding.")] = None,
     train_length: Annotated[int, typer.Option(help="Tokens per training window.")] = 512,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 2000,
@@ -42,11 +48,16 @@ def train(
         from lpe_eval.spec.tasks import parse_spec
         from lpe_eval.spec.train_spec import TrainSpec
 
-        what = EncodingSpec.parse(encoding).model_dump() | dict(_key_value(each) for each in option or [])
+        what, options = EncodingSpec.parse(encoding), dict(_key_value(each) for each in option or [])
+        if what.layers and options:
+            raise SpecError(
+                "--option belongs to one encoding; in a schedule write it in brackets: rope[theta=1e6]*3,none"
+            )
+        what = what.model_copy(update={"options": {**what.options, **options}})
         fields = {
             "name": name or encoding,
             "model": {
-                "encoding": what,
+                "encoding": what.model_dump(),
                 "width": width,
                 "layers": layers,
                 "heads": heads,

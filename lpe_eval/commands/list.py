@@ -23,6 +23,8 @@ Listing = tuple[Sequence[str], Sequence[Sequence[str]]]
 _FORMS = {"published": "as published", "ours": "our choice", "": "our choice"}
 """What `bidirectional` of an encoding means; "" is for one that leaves it as the contract has it."""
 
+_CLASS_VALUES = ("title", "paper", "bidirectional", "causal_only")
+
 
 def catalogue(what: str) -> Table:
     """The table of everything of one kind.
@@ -36,10 +38,13 @@ def catalogue(what: str) -> Table:
 
 
 def _encodings() -> Listing:
-    fields = ("title", "paper", "bidirectional")
-    members = [(name, *(_said(ENCODINGS, name).get(field, "") for field in fields)) for name in ENCODINGS.names()]
-    rows = [(name, title, paper, _FORMS[bidirectional]) for name, title, paper, bidirectional in members]
-    return ("name", "method", "paper", "bidirectional"), [*rows]
+    """What each one does, as the first line of its file says it, and where it comes from."""
+    rows: list[Sequence[str]] = []
+    for name in ENCODINGS.names():
+        said = _said(ENCODINGS, name)
+        form = "none" if said.get("causal_only") == "True" else _FORMS[said.get("bidirectional", "")]
+        rows.append((name, said["docstring"].partition("\n")[0].rstrip("."), said.get("paper", ""), form))
+    return ("name", "what it does", "paper", "bidirectional"), rows
 
 
 def _tasks() -> Listing:
@@ -84,16 +89,16 @@ def _said(room: Room, name: str) -> dict[str, str]:
     file = room.source(name)
     if file is None:
         member = room.load(name)
-        values = {field: str(getattr(member, field, "")) for field in ("title", "paper", "bidirectional")}
+        values = {field: str(getattr(member, field, "")) for field in _CLASS_VALUES}
         return {**values, "docstring": (sys.modules[member.__module__].__doc__ or "").strip()}
     tree = ast.parse(file.read_bytes())
     found = {"docstring": ast.get_docstring(tree) or ""}
     for each in [part for node in tree.body if isinstance(node, ast.ClassDef) for part in node.body]:
         match each:
-            case ast.AnnAssign(target=ast.Name(id=field), value=ast.Constant(value=str(value))):
-                found[field] = value
-            case ast.Assign(targets=[ast.Name(id=field)], value=ast.Constant(value=str(value))):
-                found[field] = value
+            case ast.AnnAssign(target=ast.Name(id=field), value=ast.Constant(value=str() | bool() as value)):
+                found[field] = str(value)
+            case ast.Assign(targets=[ast.Name(id=field)], value=ast.Constant(value=str() | bool() as value)):
+                found[field] = str(value)
     return found
 
 

@@ -218,8 +218,8 @@ def _measure_model(
         ):
             if measurement.cost is None:
                 at.pace.pass_over(name, each.length)
-            noted = leak if measurement.status == "ok" else measurement.note
-            yield replace(measurement, note=noted)
+            notes = (leak, measurement.note) if measurement.status == "ok" else (measurement.note,)
+            yield replace(measurement, note="; ".join(filter(None, notes)))
 
 
 def _batch_tokens(spec: PerplexitySpec, device: torch.device, length: int) -> int:

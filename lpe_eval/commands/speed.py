@@ -14,6 +14,7 @@ from lpe_eval.measure.plan import work_per_token
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.provenance import Account, run_facts
 from lpe_eval.measure.speed import UNIT, Case, Passes, seconds_in_turn, timing, unit_of
+from lpe_eval.model.falling_back import Taken, taken
 from lpe_eval.model.needed_memory import WEIGHT, WEIGHT_AND_GRADIENT, model_shortfall
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.report.figures.speed import draw_speed
@@ -128,6 +129,7 @@ def _measured(
             except Exception as error:
                 peaks[name] = without_value(error, case)
     failed: dict[str, Peak] = {}
+    paths = {name: Taken() for name in able}
 
     def guarded(name: str) -> Callable[[], None]:
         """The pass of a case; where it raises something, the case is done with and the others go on."""
@@ -136,7 +138,8 @@ def _measured(
             case = cases[name]
             try:
                 if name not in failed:
-                    able[name].once(case.length, case.windows)
+                    with taken(paths[name]):
+                        able[name].once(case.length, case.windows)
             except Exception as error:
                 if out_of_memory(error):
                     raise
@@ -185,9 +188,9 @@ def _measured(
                 "heads": spec.heads,
                 "dtype": spec.dtype,
                 "device": device.type,
-                "attention": able[name].attention if name in able else "",
+                "attention": paths[name].paths(able[name].attention) if name in able else "",
                 "status": peak.status,
-                "note": peak.note,
+                "note": peak.note or (paths[name].note if name in able else ""),
                 "schema": SCHEMA,
             }
         )

@@ -14,6 +14,7 @@ from lpe_eval.measure.progress import Progress
 from lpe_eval.measure.provenance import Account, cost, run_facts
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.checkpoints.native import Native
+from lpe_eval.model.falling_back import taken
 from lpe_eval.model.needed_memory import TRAINED_WEIGHT, WEIGHT, model_shortfall
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.records import LogRow
@@ -99,10 +100,11 @@ def _train_in(folder: TrainingFolder, spec: TrainSpec, device: torch.device, pro
     folder.write_provenance(account.provenance(known, resumed_from_step=resumed_from))
     with progress(spec.steps, "steps") as advance:
         advance(trainer.step, spec.name)
-        for row, snapshot in train_text(trainer, spent, advance):
-            rows.append(row)
-            if snapshot is not None:
-                folder.save(rows, snapshot)
+        with taken() as paths:
+            for row, snapshot in train_text(trainer, spent, advance):
+                rows.append(row)
+                if snapshot is not None:
+                    folder.save(rows, snapshot)
     checkpoint = CheckpointSpec(schema=1, name=spec.name, tokenizer=named, model=spec.model)
     Native.save(trainer.model, checkpoint, out, getattr(torch, spec.weights_dtype))
     seconds, tokens = rows[-1].seconds if rows else 0.0, spec.steps * spec.batch_tokens
@@ -110,8 +112,11 @@ def _train_in(folder: TrainingFolder, spec: TrainSpec, device: torch.device, pro
     weights = sum(each.numel() for each in trainer.model.parameters())
     opened = {"format": "native", "encoding": str(spec.model.encoding), "train_length": spec.model.train_length}
     opened |= {"encoding_options": spec.model.encoding.model_dump(mode="json"), "n_parameters": weights}
+    used = {"attention": paths.paths("+".join(trainer.model.path_names())).split("+")}
     facts = {
         **known,
+        **used,
+        **({"attention_note": paths.note} if paths.note else {}),
         "models": {spec.name: {"digest": digest, "tokenizer": spec.tokenizer, "opened": opened}},
         "checkpoint_digest": digest,
         "n_parameters": weights,

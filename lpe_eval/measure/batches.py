@@ -186,11 +186,14 @@ def _run_kind(
                 continue
             began = time.perf_counter()
             passes.begin(tokens * asked)
+            losses = None
             try:
                 losses = losses_of(model, texts, batch, scored)
             except Exception as error:
                 if len(batch) == 1 or not out_of_memory(error):
                     raise
+            if losses is None:
+                # Not before: until here the error held all that was computed when it was raised.
                 passes.fail()
                 batch_tokens = len(batch) // 2 * tokens
                 release(model.device)
@@ -236,3 +239,7 @@ def release(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+    elif device.type == "xpu":
+        torch.xpu.empty_cache()

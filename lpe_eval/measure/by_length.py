@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from lpe_eval.data.selection import EncodedDocument
 from lpe_eval.data.windows import Window
 from lpe_eval.errors import CheckpointError, LengthError, one_sentence
-from lpe_eval.measure.batches import Plan, Span, Texts, WindowError, fed, run_batches, span_of, spans_of
+from lpe_eval.measure.batches import Plan, Span, Texts, WindowError, fed, release, run_batches, span_of, spans_of
 from lpe_eval.measure.determinism import is_not_deterministic
-from lpe_eval.measure.memory import peak_memory_mib
+from lpe_eval.measure.memory import begin_peak, peak_memory_mib
 from lpe_eval.measure.progress import Advance
+from lpe_eval.model.falling_back import taken
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.needed_memory import free_memory, shortfall
 from lpe_eval.out_of_memory import out_of_memory
@@ -64,14 +65,19 @@ def measure(
             advance(done)
 
         unknown = max(highest, bos_id if bos_id is not None and any(span.bos for span in wanted) else -1)
-        try:
-            _refuse_what_cannot_be(model, plan.length, wanted, unknown)
-            texts = Texts(documents, bos_id, seed + plan.length)
-            forward = run_batches(model, texts, spans_of(plan.whole), wanted, batch_tokens, counted, adapt)
-            attention, peak = model.attention, peak_memory_mib(model.device)
-        except Exception as error:
-            # Encodings and kernels may be anybody's; what they raise costs this length alone.
-            status, note = _why_without_value(error, plan.length)
+        forward, attention, peak, status, note = None, "", 0.0, "", ""
+        begin_peak(model.device)
+        with taken() as paths:
+            try:
+                _refuse_what_cannot_be(model, plan.length, wanted, unknown)
+                texts = Texts(documents, bos_id, seed + plan.length)
+                forward = run_batches(model, texts, spans_of(plan.whole), wanted, batch_tokens, counted, adapt)
+                attention, peak = paths.paths(model.attention), peak_memory_mib(model.device)
+            except Exception as error:
+                # Encodings and kernels may be anybody's; what they raise costs this length alone.
+                status, note = _why_without_value(error, plan.length)
+        if forward is None or status:
+            release(model.device)
             advance(left)
             yield from (_without_value(key, facts, _attention(model), status, note) for key in plan.windows)
             continue
@@ -92,7 +98,7 @@ def measure(
                 peak_memory_mib=peak,
                 batch_tokens=batch_tokens,
             )
-            yield _measured(key, facts, attention, blocks, positions, cost)
+            yield _measured(key, facts, attention, blocks, positions, cost, paths.note)
 
 
 def _refuse_what_cannot_be(model: LanguageModel, length: int, wanted: Iterable[Span], highest_id: int) -> None:
@@ -185,11 +191,12 @@ def _measured(
     blocks: tuple[BlockSum, ...],
     positions: tuple[PositionSum, ...],
     cost: Cost,
+    note: str,
 ) -> Measurement:
     if not blocks:
         return _without_value(key, facts, attention, "n/a", "no target is scored at this length")
     bad = sum(block.n_nonfinite for block in blocks)
-    note = f"{bad} scored targets have a loss that is not finite" if bad else ""
+    note = f"{bad} scored targets have a loss that is not finite" if bad else note
     return Measurement(key, facts, attention, blocks, positions, cost, "error" if bad else "ok", note)
 
 

@@ -92,6 +92,8 @@ def _tasks(names: Iterable[str]) -> list[CheTask]:
 
 def _name(encoding: EncodingSpec) -> str:
     """The encoding as a row names it, with its options where it has some."""
+    if encoding.layers:
+        return str(encoding)
     options = ", ".join(f"{key}={value}" for key, value in encoding.options.items())
     inner = [] if encoding.base is None else [_name(encoding.base)]
     parts = [*inner, *([options] if options else [])]
@@ -99,6 +101,10 @@ def _name(encoding: EncodingSpec) -> str:
 
 
 def _refuse_unknown(encoding: EncodingSpec) -> None:
+    for each in encoding.methods() if encoding.layers else ():
+        _refuse_unknown(each)
+    if encoding.layers:
+        return
     ENCODINGS.load(encoding.name)
     if encoding.base is not None:
         _refuse_unknown(encoding.base)

@@ -2,29 +2,63 @@
 
 import torch
 
-from lpe_eval.errors import SpecError
+from lpe_eval.errors import SpecError, one_sentence
+from lpe_eval.model.gpu import has_bfloat16
+from lpe_eval.out_of_memory import out_of_memory
 
 
 def pick_device(name: str) -> torch.device:
     """The device called `name`; "auto" is CUDA where there is one, else the CPU: never another one, as Apple's MPS.
 
     Raises:
-        SpecError: there is no such device here.
+        SpecError: there is no such device here, or it cannot compute.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("a device of shapes without numbers")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, OverflowError, ValueError) as error:
-        raise SpecError(f"--device {name}: no such device on this machine; use cpu or auto") from error
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        try:
+            device = torch.device(name)
+            if device.type == "meta":
+                raise RuntimeError("a device of shapes without numbers")
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, OverflowError, ValueError) as error:
+            raise SpecError(f"--device {name}: no such device on this machine; use cpu or auto") from error
+    refuse_unable(device, name)
     return device
 
 
+def refuse_unable(device: torch.device, name: str) -> None:
+    """Has the device add two numbers, because a card can be there for which this PyTorch holds no code.
+
+    Raises:
+        SpecError: it cannot.
+    """
+    if device.type == "cpu":
+        return
+    try:
+        found = torch.ones(2, device=device).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        what = "is in use by others or out of memory" if out_of_memory(error) else "cannot compute here"
+        raise SpecError(
+            f"--device {name}: {_called(device)} {what} with PyTorch {torch.__version__} ({one_sentence(error)}); "
+            "install a build of PyTorch for it, or use --device cpu"
+        ) from error
+    if found != 2:
+        raise SpecError(f"--device {name}: {_called(device)} says that 1 + 1 is {found}; use --device cpu")
+
+
+def _called(device: torch.device) -> str:
+    try:
+        if device.type == "cuda":
+            major, minor = torch.cuda.get_device_capability(device)
+            return f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor})"
+    except (RuntimeError, AssertionError):
+        pass
+    return f"the device {device}"
+
+
 def dtype_name(name: str, device: torch.device) -> str:
-    """The dtype called `name`; "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    """The dtype called `name`; "auto" is bfloat16 on a CUDA device that computes in it, and float32 elsewhere."""
     if name != "auto":
         return name
-    return "bfloat16" if device.type == "cuda" else "float32"
+    return "bfloat16" if has_bfloat16(device) else "float32"

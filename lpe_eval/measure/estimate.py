@@ -55,7 +55,7 @@ class Stopwatch:
     def seconds_of(self, plan: Plan) -> Guess:
         """Seconds in the model for all windows of a length, by no more than one batch of each kind."""
         wanted = spans_of(plan)
-        total = sum(map(fed, wanted))
+        total, why = sum(map(fed, wanted)), ""
         if not wanted:
             return Guess(0.0)
         try:
@@ -63,10 +63,13 @@ class Stopwatch:
         except Exception as error:
             if is_not_deterministic(error):
                 raise
+            why = f"{'n/a' if isinstance(error, LengthError) else 'failed'}: {one_sentence(error)}"
             if out_of_memory(error):
-                release(self._model.device)
-                return Guess(None, f"failed: out of memory with a single window of {plan.length} tokens")
-            return Guess(None, f"{'n/a' if isinstance(error, LengthError) else 'failed'}: {one_sentence(error)}")
+                why = f"failed: out of memory with a single window of {plan.length} tokens"
+            each = None
+        if each is None:
+            release(self._model.device)
+            return Guess(None, why)
         return Guess(each * total)
 
     def seconds_to_try(self, lengths: Sequence[int]) -> float:
@@ -98,7 +101,7 @@ class Stopwatch:
             # Libraries load and threads start in the first pass.
             losses_of(self._model, self._texts, spans[:1], scored)
         while True:
-            batch = spans[:size]
+            batch, too_large = spans[:size], False
             try:
                 took = self._pass(batch, scored)
                 if took < _TWICE:
@@ -107,6 +110,8 @@ class Stopwatch:
             except Exception as error:
                 if len(batch) == 1 or not out_of_memory(error):
                     raise
+                too_large = True
+            if too_large:
                 size = len(batch) // 2
                 release(self._model.device)
 

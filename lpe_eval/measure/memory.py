@@ -1,5 +1,6 @@
-"""The most memory that was in use at any moment until now."""
+"""The most memory that was in use at any moment since a beginning."""
 
+import contextlib
 import ctypes
 import math
 import sys
@@ -8,11 +9,22 @@ from typing import Any
 
 import torch
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_CLEAR_PEAK = "5"
+"""What Linux reads there as: the highest memory begins anew with what is held now (`man 5 proc`)."""
+
+
+def begin_peak(device: torch.device) -> None:
+    """From now on `peak_memory_mib` counts anew, on CUDA and on Linux; elsewhere it goes on counting."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text(_CLEAR_PEAK, encoding="ascii")
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Highest memory so far in MiB: what was allocated on a CUDA device, else what this process held.
+    """Highest memory in MiB since `begin_peak`: what was allocated on a CUDA device, else what this process held.
 
     Of a process it is `VmHWM` of /proc, where there is one. `ru_maxrss` serves elsewhere; on Linux it would begin
     with the mark of the process that started this one. On Windows it is the largest working set. NaN where the system

@@ -20,7 +20,7 @@ import torch
 
 from lpe_eval.errors import LengthError, one_sentence
 from lpe_eval.measure.determinism import is_not_deterministic
-from lpe_eval.measure.memory import peak_memory_mib
+from lpe_eval.measure.memory import begin_peak, peak_memory_mib
 from lpe_eval.measure.speed import Case, Passes
 from lpe_eval.out_of_memory import out_of_memory
 
@@ -67,18 +67,25 @@ def without_value(error: Exception, case: Case) -> Peak:
 
 
 def _on_cuda(case: Case, device: torch.device) -> Peak:
+    found = _pass_on_cuda(case, device)
+    # Not where the error was caught, which held all that had been computed.
+    gc.collect()
+    torch.cuda.empty_cache()
+    return found
+
+
+def _pass_on_cuda(case: Case, device: torch.device) -> Peak:
     try:
         passes = Passes(case, device)
         passes.once(min(_WARM_TOKENS, case.length), 1)
         passes.once(case.length, case.windows)
         gc.collect()
         torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
+        begin_peak(device)
         before = torch.cuda.memory_allocated(device)
         passes.once(case.length, case.windows)
         torch.cuda.synchronize(device)
     except Exception as error:
-        torch.cuda.empty_cache()
         return without_value(error, case)
     return Peak(peak_memory_mib(device) - before / 2**20)
 

@@ -1,21 +1,31 @@
 """The contract of an attention path, and the choice among the paths.
 
 A path is one way to compute exactly the same thing: queries are rotated, logits q . k / sqrt(d)
-get the encoding's bias and adjustment, the future is masked if the model is causal, and the
-softmax weighs the values. Logits, bias and softmax are float32, whatever the dtype of the model,
-and so are the encoding's own parameters. Paths differ in time and memory alone. They are chosen
-by what the encoding uses and where the tensors live, never by the encoding's name.
+get the encoding's bias and adjustment, what the layer does not let a query see is masked, the
+softmax weighs the values, and the encoding's `kept`, if it has one, multiplies each row. Logits, bias
+and softmax are float32, whatever the dtype of the model, and so are the encoding's own parameters.
+Paths differ in time and memory alone. They are chosen by what the encoding uses and where the tensors
+live, never by the encoding's name.
+
+What a path owes besides:
+
+    * Every mask: one that has no way of its own with windows and chunks hands them to `blocked`, or to
+      `checkpointed` where gradients are wanted. A path that leaves out the keys nobody sees takes time linear in
+      the length where there is a window.
+    * Features: cut like queries (`features[:, :, rows]`) and like keys, and given to `adjust` in the `Scores`.
+    * `kept`, or a `serves` that is false where `capabilities.keeps` is true.
 """
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lpe_eval.errors import SpecError
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.mask import Mask
 from lpe_eval.registry import ATTENTIONS
 
 _BLOCK_LOGITS = 1 << 22
@@ -24,12 +34,23 @@ _BLOCK_LOGITS = 1 << 22
 _FEWEST_ROWS, _MOST_ROWS = 64, 128
 """Fewer rows make thin, slow products; more rows waste half of a larger square on the diagonal."""
 
+_BLOCK_LOGITS_GPU, _MOST_ROWS_GPU = 1 << 26, 1024
+"""The same on a GPU, which waits for the host between small blocks: 256 MiB of float32."""
+
+
+class PathError(RuntimeError):
+    """A path cannot compute this shape on this device; `falling_back.py` takes another one."""
+
 
 class AttentionPath(ABC):
     """One way to compute exact attention; members hold no state."""
 
     preference: ClassVar[int] = 0
     """Among the paths that can serve, the highest preference is taken."""
+    falls_back: ClassVar[bool] = True
+    """Whether an exact path of PyTorch's own operations stands in where this one cannot be compiled or launched."""
+    compiles_gradients: ClassVar[bool] = False
+    """Whether a backward pass is compiled, which may fail when the forward pass did not."""
 
     @classmethod
     @abstractmethod
@@ -45,7 +66,8 @@ class AttentionPath(ABC):
         v: Float[Tensor, "b h k d"],
         encoding: Encoding,
         at: Int[Tensor, " k"],
-        causal: bool,
+        mask: Mask,
+        features: Float[Tensor, "b h k n"] | None = None,
     ) -> Float[Tensor, "b h q d"]:
         """The context of each query.
 
@@ -55,7 +77,8 @@ class AttentionPath(ABC):
             v: values.
             encoding: what turns logits into positioned logits.
             at: the position of every key; the queries' are its last entries.
-            causal: whether a query sees only its past and itself.
+            mask: which keys each query sees.
+            features: what the encoding's `features` made of every token; None where it has none.
         """
 
 
@@ -82,21 +105,8 @@ def choose(
     )
 
 
-def rows_per_block(matrices: int, length: int) -> int:
-    """Query rows whose logits, over `matrices` batch entries and heads, fill one block."""
-    return max(_FEWEST_ROWS, min(_MOST_ROWS, _BLOCK_LOGITS // (matrices * length)))
-
-
-def visible_keys(rows: slice, keys: int, length: int, causal: bool, device: torch.device) -> Bool[Tensor, "q k"]:
-    """Which of the first `keys` keys each query row of a sequence sees.
-
-    Args:
-        rows: the query rows, counted in the whole sequence.
-        keys: number of key columns.
-        length: tokens in the sequence.
-        causal: whether a query sees only its past and itself.
-        device: where the mask is made.
-    """
-    at = torch.arange(length, device=device)
-    query, key = at[rows, None], at[None, :keys]
-    return key <= query if causal else torch.ones_like(key <= query)
+def rows_per_block(matrices: int, keys: int, device: torch.device) -> int:
+    """Query rows whose logits over `keys` keys, of `matrices` batch entries and heads, fill one block on a device."""
+    on_cpu = device.type == "cpu"
+    logits, most = (_BLOCK_LOGITS, _MOST_ROWS) if on_cpu else (_BLOCK_LOGITS_GPU, _MOST_ROWS_GPU)
+    return max(_FEWEST_ROWS, min(most, logits // (matrices * keys)))

@@ -57,3 +57,18 @@ class MappedDistances(NamedTuple):
     distances: DistanceMap
     rotation: Rotation
     """Which queries and keys have behind them."""
+
+
+class LevelBias(NamedTuple):
+    """A bias that is the level of the query's token less that of the key's."""
+
+    levels: Callable[[Float[Tensor, "b h t n"]], Float[Tensor, "b h t"]]
+    """Of each token, from its features. Differences are taken before anything is rounded to float32."""
+
+
+class NearBias(NamedTuple):
+    """A bias that a query's features give to each offset i - j below an extent, and that is zero from there on."""
+
+    extent: int
+    by_falling_offset: Callable[[Float[Tensor, "b h q n"], Int[Tensor, " q"]], Float[Tensor, "b h q m"]]
+    """At the offsets extent - 1, extent - 2, ..., 0, from the features of the queries and their positions."""

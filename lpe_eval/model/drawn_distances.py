@@ -46,7 +46,7 @@ def drawn_offsets(
 
 def one_row(scores: Scores, row: int, offset: Int[Tensor, " k"]) -> Scores:
     """One query row of a block, its query at position 0 and each key at minus its offset."""
-    rows = slice(row, row + 1)
+    rows, features = slice(row, row + 1), scores.query_features
     return Scores(
         logits=scores.logits[:, :, rows],
         bias=None if scores.bias is None else scores.bias[:, rows],
@@ -55,4 +55,6 @@ def one_row(scores: Scores, row: int, offset: Int[Tensor, " k"]) -> Scores:
         visible=scores.visible[rows],
         q_at=offset.new_zeros(1),
         k_at=-offset,
+        query_features=None if features is None else features[:, :, rows],
+        key_features=scores.key_features,
     )

@@ -2,19 +2,22 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, no_type_check
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, no_type_check
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch._dynamo import config as dynamo
+from torch.fx.experimental import _config
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.functional import pad
 
 from lpe_eval.model.descriptions import LinearPieces, RatioBias
 from lpe_eval.model.encoding import Encoding
 
 _BLOCK = 128
-"""Rows and columns of a block of the mask."""
+"""Rows and columns of a block of the mask, of which queries and keys have whole numbers."""
 
 _KERNELS = 64
 """How often one function may be compiled in a process."""
@@ -32,25 +35,48 @@ def attend(
     causal: bool,
 ) -> Float[Tensor, "b h q d"]:
     """The context of each query at positions that run on one by one, with a bias by offset or in pieces of a ratio."""
-    rows = q.shape[2]
-    blocks = causal_blocks(rows, len(at), q.device) if causal else None
-    even = rows % _BLOCK == 0 and len(at) % _BLOCK == 0
+    batch, rows = q.shape[0], q.shape[2]
     # Dynamo's name for the limit since before torch 2.6; newer ones keep it as an alias.
-    with dynamo.patch(cache_size_limit=_KERNELS):
-        if isinstance(bias, RatioBias):
-            return compiled(by_ratio)(q, k, v, ratio_inputs(bias, at, rows), blocks, even)
-        return compiled(by_offset)(q, k, v, offset_inputs(bias, at, rows), blocks, even)
+    with dynamo.patch(cache_size_limit=_KERNELS), _unequal_sizes():
+        blocks = mask_blocks(rows, len(at), causal, q.device)
+        function, make = (by_ratio, ratio_inputs) if isinstance(bias, RatioBias) else (by_offset, offset_inputs)
+        inputs = make(bias, at, rows, batch, causal)  # pyright: ignore[reportArgumentType]
+        context = compiled(function)(packed(q), packed(k), packed(v), inputs, blocks)
+    return context[:, 0].unflatten(0, (batch, -1))[:, :, :rows]
+
+
+def _unequal_sizes() -> AbstractContextManager[None]:
+    """Inside, sizes that happen to be equal are not taken for one and the same."""
+    settings: Any = _config
+    return settings.patch(use_duck_shape=False)
+
+
+def packed(x: Float[Tensor, "b h t d"]) -> Float[Tensor, "n 1 p d"]:
+    """Each head as a text of its own, with tokens of zeros after the last: one layout, whatever came in.
+
+    The compiler makes a kernel for each number of heads, and one for a single text; of so many texts it makes no more.
+    """
+    batch, heads, length, width = x.shape
+    whole = pad(x, (0, 0, 0, padded(length) - length))
+    return whole.reshape(batch * heads, 1, padded(length), width).contiguous()
+
+
+def padded(length: int) -> int:
+    """Tokens in whole blocks, and at least two of them: of a single one the compiler makes a kernel of its own."""
+    return max(2, -(-length // _BLOCK)) * _BLOCK
 
 
 class _OffsetInputs(NamedTuple):
     """What `by_offset` reads beside queries, keys and values."""
 
     values: Float[Tensor, "h n"]
-    """The bias by rising offset."""
+    """The bias by rising offset, of the heads of every text."""
     zero: Int[Tensor, ""]
     """Where among them the first query meets the first key."""
     first: Int[Tensor, ""]
-    """How many keys come before the first query."""
+    """The last key that the first query sees."""
+    step: Int[Tensor, ""]
+    """How many more each later query sees: one in a causal model, else none."""
 
 
 class _RatioInputs(NamedTuple):
@@ -60,6 +86,7 @@ class _RatioInputs(NamedTuple):
     """By rising offset."""
     zero: Int[Tensor, ""]
     first: Int[Tensor, ""]
+    step: Int[Tensor, ""]
     inverse: Float[Tensor, " q"]
     """One over the denominator of each query."""
     pieces: LinearPieces
@@ -67,7 +94,7 @@ class _RatioInputs(NamedTuple):
 
 
 class _MaskBlocks(NamedTuple):
-    """Which blocks of a causal mask hold something, by query block and by key block; the names are FlexAttention's."""
+    """Which blocks of a mask hold something, by query block and by key block; the names are FlexAttention's."""
 
     kv_num_blocks: Int[Tensor, "1 1 m"]
     kv_indices: Int[Tensor, "1 1 m n"]
@@ -79,74 +106,76 @@ class _MaskBlocks(NamedTuple):
     full_q_indices: Int[Tensor, "1 1 n m"]
 
 
-def offset_inputs(encoding: Encoding, at: Int[Tensor, " k"], rows: int) -> _OffsetInputs:
+def offset_inputs(encoding: Encoding, at: Int[Tensor, " k"], rows: int, batch: int, causal: bool) -> _OffsetInputs:
     """The values by offset of the last `rows` tokens as queries."""
-    length = len(at)
-    values = encoding.bias_by_offset(torch.arange(1 - rows, length, device=at.device))
+    values = encoding.bias_by_offset(_offsets(len(at), rows, at.device))
     assert values is not None
-    return _OffsetInputs(values.contiguous(), *_scalars(length, rows, at.device))
+    return _OffsetInputs(values.repeat(batch, 1), *_scalars(len(at), rows, causal, at.device))
 
 
-def ratio_inputs(ratio: RatioBias, at: Int[Tensor, " k"], rows: int) -> _RatioInputs:
+def ratio_inputs(ratio: RatioBias, at: Int[Tensor, " k"], rows: int, batch: int, causal: bool) -> _RatioInputs:
     """Numerators, denominators and pieces for the last `rows` tokens as queries."""
-    length = len(at)
-    numerator = ratio.numerator(torch.arange(1 - rows, length, device=at.device))
-    pieces = ratio.pieces()
+    length, pieces = len(at), ratio.pieces()
     missing = (1 << len(pieces.knots).bit_length()) - 1 - len(pieces.knots)
-    knots = torch.nn.functional.pad(pieces.knots, (0, missing), value=float("inf"))
-    inverse = 1 / ratio.denominator(at[length - rows :], at)
-    return _RatioInputs(numerator, *_scalars(length, rows, at.device), inverse, pieces._replace(knots=knots))
+    knots = pad(pieces.knots, (0, missing), value=float("inf"))
+    of_texts = LinearPieces(knots, pieces.constant.repeat(batch, 1), pieces.slope.repeat(batch, 1))
+    inverse = pad(1 / ratio.denominator(at[length - rows :], at), (0, padded(rows) - rows))
+    numerator = ratio.numerator(_offsets(length, rows, at.device))
+    return _RatioInputs(numerator, *_scalars(length, rows, causal, at.device), inverse, of_texts)
+
+
+def _offsets(length: int, rows: int, device: torch.device) -> Int[Tensor, " n"]:
+    """From the first query and the last key of the padded text to the last query and the first key."""
+    first = length - rows
+    return torch.arange(first - padded(length) + 1, first + padded(rows), device=device)
 
 
 @no_type_check
-def by_offset(q, k, v, inputs, blocks, even):
-    """Attention with a bias read by offset; without `blocks` every key is visible."""
-    values, zero, first = inputs
+def by_offset(q, k, v, inputs, blocks):
+    """Attention with a bias read by offset."""
+    values, zero, first, step = inputs
 
-    def biased(logit, _, head, query, key):
+    def biased(logit, head, _, query, key):
         return logit + values[head, query - key + zero]
 
-    mask = _mask(q, k, first, blocks)
-    return flex_attention(q, k, v, score_mod=biased, block_mask=mask, kernel_options=options(q, even))
+    mask = _mask(q, k, first, step, blocks)
+    return flex_attention(q, k, v, score_mod=biased, block_mask=mask, kernel_options=options(q, False))
 
 
 @no_type_check
-def by_ratio(q, k, v, inputs, blocks, even):
-    """Attention with a bias in linear pieces of a ratio; without `blocks` every key is visible."""
-    numerator, zero, first, inverse, (knots, constant, slope) = inputs
+def by_ratio(q, k, v, inputs, blocks):
+    """Attention with a bias in linear pieces of a ratio."""
+    numerator, zero, first, step, inverse, (knots, constant, slope) = inputs
 
-    def biased(logit, _, head, query, key):
+    def biased(logit, head, _, query, key):
         ratio = numerator[query - key + zero] * inverse[query]
         piece = key * 0
-        for step in _STEPS:
-            if step <= knots.shape[0]:
-                piece = torch.where(knots[piece + (step - 1)] <= ratio, piece + step, piece)
+        for halving in _STEPS:
+            if halving <= knots.shape[0]:
+                piece = torch.where(knots[piece + (halving - 1)] <= ratio, piece + halving, piece)
         return logit + (constant[head, piece] + slope[head, piece] * ratio)
 
-    mask = _mask(q, k, first, blocks)
-    return flex_attention(q, k, v, score_mod=biased, block_mask=mask, kernel_options=options(q, even))
+    mask = _mask(q, k, first, step, blocks)
+    return flex_attention(q, k, v, score_mod=biased, block_mask=mask, kernel_options=options(q, True))
 
 
 @no_type_check
-def _mask(q, k, first, blocks):
-    if blocks is None:
-        return None
-
+def _mask(q, k, first, step, blocks):
     def visible(_batch, _head, query, key):
-        return key <= query + first
+        return key <= query * step + first
 
     # By place and not by name, since before torch 2.9 the compiler cannot follow `_asdict`.
     return BlockMask((q.shape[2], k.shape[2]), *blocks, BLOCK_SIZE=(_BLOCK, _BLOCK), mask_mod=visible)
 
 
 @no_type_check
-def options(q, even):
-    """What FlexAttention is told of its tiles; `even` where the numbers of queries and keys are multiples of 128."""
+def options(q, pieces):
+    """What FlexAttention is told of its tiles, where a logit reads a row of values or the `pieces` of a ratio."""
     # What is read for a logit is fetched ahead into shared memory as well, so tiles are smaller than FlexAttention's
     # own choice, which would not fit. For queries few or many the kernel is the same.
-    common = {"FORCE_USE_FLEX_ATTENTION": True, "IS_DIVISIBLE": even, "fwd_num_stages": 2}
+    common = {"FORCE_USE_FLEX_ATTENTION": True, "IS_DIVISIBLE": True, "fwd_num_stages": 2}
     if q.shape[3] * q.element_size() <= 128:
-        return {**common, "fwd_BLOCK_M": 128, "fwd_BLOCK_N": 64, "fwd_num_warps": 8}
+        return {**common, "fwd_BLOCK_M": 128, "fwd_BLOCK_N": 32 if pieces else 64, "fwd_num_warps": 8}
     if q.shape[3] * q.element_size() <= 256:
         return {**common, "fwd_BLOCK_M": 64, "fwd_BLOCK_N": 32, "fwd_num_warps": 4}
     return {**common, "fwd_BLOCK_M": 32, "fwd_BLOCK_N": 32, "fwd_num_warps": 4}
@@ -159,31 +188,34 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @functools.lru_cache(maxsize=64)
-def _scalars(length: int, rows: int, device: torch.device) -> tuple[Int[Tensor, ""], Int[Tensor, ""]]:
-    """Where the offset of the first query to the first key stands, and how many keys come before that query.
+def _scalars(
+    length: int, rows: int, causal: bool, device: torch.device
+) -> tuple[Int[Tensor, ""], Int[Tensor, ""], Int[Tensor, ""]]:
+    """Where the offset of the first query to the first key stands, the last key it sees, and how many more the next.
 
     As tensors, because FlexAttention's kernels take no whole numbers that change.
     """
+    seen = (length - rows, 1) if causal else (length - 1, 0)
     with torch.inference_mode(False):  # what is kept for scoring may be met again in training
-        pair = torch.tensor([length - 1, length - rows], dtype=torch.int32).to(device)
-        return pair[0], pair[1]
+        three = torch.tensor([padded(length) - 1, *seen], dtype=torch.int32).to(device)
+        return three[0], three[1], three[2]
 
 
 @functools.lru_cache(maxsize=64)
-def causal_blocks(rows: int, length: int, device: torch.device) -> _MaskBlocks:
-    """The blocks of a causal mask whose queries are the last `rows` of `length` tokens."""
+def mask_blocks(rows: int, length: int, causal: bool, device: torch.device) -> _MaskBlocks:
+    """The blocks of a mask whose queries are the last `rows` of `length` tokens, both padded."""
     with torch.inference_mode(False):
-        return _MaskBlocks(*(each.to(device) for each in _counted(rows, length)))
+        return _MaskBlocks(*(each.to(device) for each in _counted(rows, length, causal)))
 
 
-def _counted(rows: int, length: int) -> _MaskBlocks:
-    first = length - rows
-    query = torch.arange(-(-rows // _BLOCK), dtype=torch.int32)
-    key = torch.arange(-(-length // _BLOCK), dtype=torch.int32)
-    last = (first + (query + 1) * _BLOCK - 1).clamp(max=length - 1)
-    # A row sees the keys up to itself: those of the block's first row make full blocks, those of its last the rest.
-    full = (first + query * _BLOCK + 1) // _BLOCK
-    touched = last // _BLOCK + 1
+def _counted(rows: int, length: int, causal: bool) -> _MaskBlocks:
+    query = torch.arange(padded(rows) // _BLOCK, dtype=torch.int32)
+    key = torch.arange(padded(length) // _BLOCK, dtype=torch.int32)
+    # A row sees the keys up to some last one: those of a block's first row make full blocks, of its last row the rest.
+    lowest = length - rows + query * _BLOCK if causal else torch.full_like(query, length - 1)
+    highest = lowest + _BLOCK - 1 if causal else lowest
+    full = ((lowest + 1) // _BLOCK).clamp(max=len(key))
+    touched = (highest // _BLOCK + 1).clamp(max=len(key))
     along = key.expand(len(query), -1)
     partial = (full[:, None] + along) % len(key)
     lists = BlockMask.from_kv_blocks(

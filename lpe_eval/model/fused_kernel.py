@@ -1,40 +1,77 @@
-"""The Triton kernel of the attention path `fused`, which its docstring describes, and what it is given."""
+"""What the path `fused` launches: the Triton kernels of `fused_triton.py`, for some rows after the others."""
 
 import functools
-import importlib
-from typing import Any, NamedTuple, no_type_check
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lpe_eval.model.attention import PathError
 from lpe_eval.model.descriptions import PairNetwork
-
-try:
-    triton: Any = importlib.import_module("triton")
-    tl: Any = importlib.import_module("triton.language")
-except ImportError:
-    triton = tl = None
-constexpr: Any = None if tl is None else tl.constexpr
+from lpe_eval.model.fused_triton import add_values, triton, weigh_pairs
 
 _LOG2_E = 1.4426950408889634
 
+_WEIGHTS = 1 << 27
+"""Numbers of the weights held at once: 256 MiB of 16 bits."""
 
-class _Tile(NamedTuple):
-    """How much of the matrix of logits a program holds at once, and with how many warps."""
+_PER_PROGRAM = 32
+"""Blocks of keys that a program of the first kernel goes through, with its queries in registers."""
+
+_INDICES = 1 << 31
+"""Of one text in a kernel; beyond, whole numbers of 32 bits would turn negative."""
+
+_LARGEST_HIDDEN = 1 << 14
+"""What hidden units hold at most for the bias alone, a quarter of the largest number of 16 bits."""
+
+_LOGIT_SHIFT = 1 / 16
+"""What logits are multiplied by on their way into the network in 16 bits, which then reach to a million."""
+
+
+class Tile(NamedTuple):
+    """How much of the matrix of logits a program of the first kernel holds at once, and with how many warps."""
 
     rows: int
     keys: int
     warps: int
-    stages: int
+    units: int
+    """Hidden units computed at once."""
+
+    def shared_bytes(self, heads: int, width: int, itemsize: int) -> int:
+        """Fast memory that it needs, from above; `benchmarks/compiled_ahead.py` compares it with what compilers say.
+
+        That is queries and keys, and the tile of all heads in float32 where it changes hands between threads. In
+        float32 each operand is held in two parts for products of full precision.
+        """
+        operands = padded(heads) * padded(width) * itemsize * (self.rows + self.keys)
+        handed_over = padded(heads) * self.rows * self.keys * 4
+        return operands + handed_over if itemsize < 4 else max(operands + handed_over, operands * 3 // 2)
+
+    def suits(self, itemsize: int) -> bool:
+        """Whether its numbers stay in registers; in float32 32 rows do not."""
+        return itemsize < 4 or self.rows <= 16
 
 
-def tile(heads: int, width: int, hidden: int) -> _Tile | None:
-    """The tile for a shape; None if what one program holds would not fit in a multiprocessor."""
-    if _padded(heads) > 32 or _padded(heads) * _padded(width) > 1024 or _padded(hidden) > 64:
+TILES = (Tile(32, 16, 8, 16), Tile(16, 16, 8, 32))
+"""The larger first: it reads every key half as often."""
+
+_ROWS, _WARPS = 128, 4
+"""Of the second kernel."""
+
+
+def tile(heads: int, width: int, hidden: int, dtype: torch.dtype, shared_memory: int) -> Tile | None:
+    """The largest tile whose program fits into the fast memory of a multiprocessor; None if none does.
+
+    A function of the shape and the card, and not the winner of a race, so the same input gives the same output.
+    """
+    if padded(heads) > 32 or padded(hidden) > 128:
         return None
-    return _Tile(rows=16, keys=16, warps=8, stages=1)
+    size = dtype.itemsize
+    fits = (each for each in TILES if each.suits(size) and each.shared_bytes(heads, width, size) <= shared_memory)
+    return next(fits, None)
 
 
 def launch(
@@ -44,9 +81,9 @@ def launch(
     network: PairNetwork,
     bias: Float[Tensor, "h n"] | None,
     causal: bool,
-    size: _Tile,
+    size: Tile,
 ) -> Float[Tensor, "b h q d"]:
-    """Runs the kernel.
+    """Runs the kernels.
 
     Args:
         q: rotated queries; when there are fewer than keys they are the last rows.
@@ -56,37 +93,54 @@ def launch(
         bias: at the offsets from 1 - queries to keys - 1; None if there is none.
         causal: whether a query sees only its past and itself.
         size: the tile.
+
+    Raises:
+        PathError: the text is too long for indices of 32 bits.
     """
+    q, k, v = (each if each.stride(-1) == 1 else each.contiguous() for each in (q, k, v))
     (batch, heads, rows, width), keys = q.shape, k.shape[2]
-    given = _inputs(network, bias, q, keys, causal, size)
+    given = network_inputs(network, bias, q, keys, causal, size)
     out = torch.empty(batch, heads, rows, width, dtype=v.dtype, device=v.device)
-    _kernel()[(-(-rows // size.rows), batch)](
-        q,
-        k,
-        v,
-        out,
-        *given,
-        *q.stride(),
-        *k.stride(),
-        *v.stride(),
-        *out.stride(),
-        given.outside.stride(0),
-        heads,
-        rows,
-        keys,
-        width,
-        _LOG2_E * width**-0.5,
-        network.leak,
-        causal=causal,
-        all_heads=given.outside.shape[0],
-        all_units=given.inside.shape[1],
-        all_width=_padded(width),
-        block_rows=size.rows,
-        block_keys=size.keys,
-        precision="tf32x3" if q.dtype == torch.float32 else "tf32",
-        num_warps=size.warps,
-        num_stages=size.stages,
-    )
+    blocks = -(-keys // size.keys)
+    all_keys = -(-blocks * size.keys // 64) * 64
+    at_once = max(_ROWS, min(rows, _WEIGHTS // (batch * heads * all_keys)) // _ROWS * _ROWS)
+    if max(heads * at_once * all_keys, *(_reach(each) for each in (q, k, v))) >= _INDICES:
+        raise PathError(f"{keys} tokens are too many for the indices of its kernels")
+    weights = torch.empty(batch, heads, at_once, all_keys, dtype=v.dtype, device=v.device)
+    peaks = torch.empty(batch, heads, at_once, blocks, device=v.device)
+    precision = "tf32x3" if q.dtype == torch.float32 else "tf32"
+    fixed = {"causal": causal, "all_width": padded(width), "block_keys": size.keys, "precision": precision}
+    with _on(q.device):
+        for begin in range(0, rows, at_once):
+            count = min(at_once, rows - begin)
+            seen = keys - rows + begin + count if causal else keys
+            segments = -(-seen // (size.keys * _PER_PROGRAM))
+            # A block of keys that no query of a program sees is not written.
+            peaks.fill_(float("-inf"))
+            _weigh()[(segments, -(-count // size.rows), batch)](
+                *(q, k, weights, peaks, *given[:4]),
+                *(*q.stride()[:3], *k.stride()[:3], *weights.stride()[:3], *peaks.stride()[:3]),
+                *(heads, begin, rows, keys, width, _PER_PROGRAM),
+                *(given.into_network, _LOG2_E * width**-0.5, network.leak),
+                **fixed,
+                all_heads=padded(heads),
+                all_units=given.inside.shape[1],
+                block_rows=size.rows,
+                group=min(size.units, given.inside.shape[1]),
+                num_warps=size.warps,
+                num_stages=1,
+            )
+            top = peaks[:, :, :count].amax(dim=-1, keepdim=True)
+            factors = (peaks[:, :, :count] - top).exp2_()
+            _add()[(-(-count // _ROWS), heads, batch)](
+                *(weights, factors, v, out),
+                *(*weights.stride()[:3], *factors.stride()[:3], *v.stride()[:3], *out.stride()[:3]),
+                *(begin, rows, keys, width),
+                **fixed,
+                block_rows=_ROWS,
+                num_warps=_WARPS,
+                num_stages=2,
+            )
     return out
 
 
@@ -97,142 +151,73 @@ class _Inputs(NamedTuple):
     from_hidden: Float[Tensor, "u h"]
     inside: Float[Tensor, "n u"]
     """What the hidden units hold at each offset before they see the logits."""
-    outside: Float[Tensor, "h n"]
+    outside: Float[Tensor, "n h"]
     """What is added at each offset after the network: minus infinity in the future of a causal model."""
+    into_network: float
+    """What products of queries and keys are multiplied by before the network reads them."""
 
 
-def _inputs(
+def network_inputs(
     network: PairNetwork,
     bias: Float[Tensor, "h n"] | None,
     q: Float[Tensor, "b h q d"],
     keys: int,
     causal: bool,
-    size: _Tile,
+    size: Tile,
 ) -> _Inputs:
-    heads, rows, units = q.shape[1], q.shape[2], len(network.first)
-    inside, outside = network.first_bias.float()[None], network.second_bias.float()[:, None]
+    """What the kernels read of a network and of a bias at the offsets from 1 - queries to keys - 1."""
+    heads, rows, units, offsets = q.shape[1], q.shape[2], len(network.first), q.shape[2] + keys - 1
+    inside, outside = network.first_bias.float()[None], network.second_bias.float()[None]
     if bias is not None:
         inside = torch.addmm(inside, bias.float().T, network.first[:, heads:].float().T)
-        outside = outside + bias.float() if network.keeps_bias else outside
-    outside = (outside * _LOG2_E).expand(-1, rows + keys - 1)
+        outside = outside + bias.float().T if network.keeps_bias else outside
+    outside = (outside * _LOG2_E).expand(offsets, -1)
     if causal:
         # Offsets begin with 1 - rows, so the future is what stands before offset 0.
         outside = outside.contiguous()
-        outside[:, : rows - 1] = float("-inf")
-    more_heads, more_units = _padded(heads) - heads, _padded(units) - units
-    around, future = (size.keys, size.rows), float("-inf") if causal else 0.0
-    to_hidden = network.first[:, :heads].float().T * q.shape[3] ** -0.5
+        outside[: rows - 1] = float("-inf")
+    to_hidden, from_hidden = network.first[:, :heads].float().T, network.second.float().T * _LOG2_E
+    into_network = q.shape[3] ** -0.5
+    if q.dtype.itemsize < 4:
+        # Hidden units of 16 bits: the activation lets a factor through, and a power of two rounds nothing.
+        excess = (inside.abs().amax() / _LARGEST_HIDDEN).clamp(min=1)
+        shrunk = excess.log2().ceil().neg().exp2()
+        to_hidden, inside, from_hidden = to_hidden * shrunk / _LOGIT_SHIFT, inside * shrunk, from_hidden / shrunk
+        to_hidden, from_hidden, into_network = to_hidden.half(), from_hidden.half(), into_network * _LOGIT_SHIFT
+    more_heads, more_units = padded(heads) - heads, padded(units) - units
+    before, after = size.keys, size.rows
+    future = float("-inf") if causal else 0.0
+    outside = pad(pad(outside, (0, 0, before, 0), value=future), (0, more_heads, 0, after))
     return _Inputs(
         pad(to_hidden, (0, more_units, 0, more_heads)).contiguous(),
-        pad(network.second.float().T * _LOG2_E, (0, more_heads, 0, more_units)).contiguous(),
-        pad(inside.expand(rows + keys - 1, -1), (0, more_units, *around)),
-        pad(pad(outside, (around[0], 0), value=future), (0, around[1], 0, more_heads)),
+        pad(from_hidden, (0, more_heads, 0, more_units)).contiguous(),
+        pad(inside.expand(offsets, -1), (0, more_units, before, after)),
+        outside,
+        into_network,
     )
 
 
-def _padded(count: int) -> int:
+def padded(count: int) -> int:
+    """The next power of two, and 16 at least: what a product on tensor cores takes."""
     return max(16, 1 << (count - 1).bit_length())
 
 
+def _reach(x: Float[Tensor, "b h t d"]) -> int:
+    """The last index into a text."""
+    return sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True))
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, which need not be that of the tensors."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+# Of numbers that change with a text nothing is compiled in: not that they are 1, nor multiples of 16.
 @functools.cache
-def _kernel() -> Any:
-    return triton.jit(attend_rows)
+def _weigh() -> Any:
+    return triton.jit(weigh_pairs, do_not_specialize=["begin", "rows", "keys", "p_text", "p_head", "p_row"])
 
 
-@no_type_check
-def attend_rows(
-    queries,
-    all_keys,
-    values,
-    out,
-    to_hidden,
-    from_hidden,
-    inside,
-    outside,
-    q_text,
-    q_head,
-    q_row,
-    q_width,
-    k_text,
-    k_head,
-    k_row,
-    k_width,
-    v_text,
-    v_head,
-    v_row,
-    v_width,
-    out_text,
-    out_head,
-    out_row,
-    out_width,
-    outside_head,
-    heads,
-    rows,
-    keys,
-    width,
-    scale,
-    leak,
-    causal: constexpr,
-    all_heads: constexpr,
-    all_units: constexpr,
-    all_width: constexpr,
-    block_rows: constexpr,
-    block_keys: constexpr,
-    precision: constexpr,
-):
-    """The kernel: one program computes the context of `block_rows` queries of one text in all heads."""
-    # The last rows see most keys and start first, so that no long program is left at the end.
-    block = tl.num_programs(0) - 1 - tl.program_id(0)
-    text = tl.program_id(1).to(tl.int64)
-    row, column = block * block_rows + tl.arange(0, block_rows), tl.arange(0, block_keys)
-    head, unit, place = tl.arange(0, all_heads), tl.arange(0, all_units), tl.arange(0, all_width)
-    of_head, of_place = (head < heads)[:, None, None], (place < width)[None, None, :]
-
-    q_at = q_head * head[:, None, None] + q_row * row[None, :, None] + q_width * place[None, None, :]
-    query = tl.load(queries + text * q_text + q_at, mask=of_head & (row < rows)[None, :, None] & of_place, other=0.0)
-    to_hidden_at = head[:, None] * all_units + unit[None, :]
-    to_hidden = tl.load(to_hidden + to_hidden_at)
-    from_hidden = tl.load(from_hidden + unit[:, None] * all_heads + head[None, :])
-
-    highest = tl.full([all_heads, block_rows], float("-inf"), tl.float32)
-    weight = tl.zeros([all_heads, block_rows], tl.float32)
-    context = tl.zeros([all_heads, block_rows, all_width], tl.float32)
-    stop = keys
-    if causal:
-        stop = tl.minimum(keys - rows + (block + 1) * block_rows, keys)
-    for start in range(0, stop, block_keys):
-        key = start + column
-        k_at = k_head * head[:, None, None] + k_row * key[None, None, :] + k_width * place[None, :, None]
-        k_real = of_head & (place < width)[None, :, None] & (key < keys)[None, None, :]
-        some_keys = tl.load(all_keys + text * k_text + k_at, mask=k_real, other=0.0)
-        products = tl.dot(query, some_keys, input_precision=precision)
-
-        # Offset 1 - rows stands at `block_keys` in the tables, and row r is at position keys - rows + r.
-        offset = row[:, None] - key[None, :] + (keys - 1 + block_keys)
-        pair = tl.reshape(offset, [block_rows * block_keys])
-        units = tl.load(inside + pair[:, None] * all_units + unit[None, :])
-        pairs = tl.reshape(tl.permute(products, (1, 2, 0)), [block_rows * block_keys, all_heads])
-        units = tl.dot(pairs, to_hidden, acc=units, input_precision=precision)
-        units = tl.maximum(units, units * leak)
-        change = tl.dot(units, from_hidden, input_precision=precision)
-        change = tl.permute(tl.reshape(change, [block_rows, block_keys, all_heads]), (2, 0, 1))
-        logits = products * scale + change
-        logits += tl.load(outside + head[:, None, None] * outside_head + offset[None, :, :])
-        if not causal:
-            logits = tl.where((key < keys)[None, None, :], logits, float("-inf"))
-
-        higher = tl.maximum(highest, tl.max(logits, 2))
-        passed = tl.exp2(highest - higher)
-        share = tl.exp2(logits - higher[:, :, None])
-        weight = weight * passed + tl.sum(share, 2)
-        v_at = v_head * head[:, None, None] + v_row * key[None, :, None] + v_width * place[None, None, :]
-        v_real = of_head & (key < keys)[None, :, None] & of_place
-        some_values = tl.load(values + text * v_text + v_at, mask=v_real, other=0.0)
-        share = share.to(some_values.dtype)
-        context = tl.dot(share, some_values, acc=context * passed[:, :, None], input_precision=precision)
-        highest = higher
-
-    context = context / weight[:, :, None]
-    out_at = out_head * head[:, None, None] + out_row * row[None, :, None] + out_width * place[None, None, :]
-    real = of_head & (row < rows)[None, :, None] & of_place
-    tl.store(out + text * out_text + out_at, context.to(out.dtype.element_ty), mask=real)
+@functools.cache
+def _add() -> Any:
+    return triton.jit(add_values, do_not_specialize=["begin", "rows", "keys", "p_text", "p_head", "p_row"])

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lpe_eval.model.gpu import device_of_float64
+from lpe_eval.model.products import products
 from lpe_eval.model.remaps import DistanceMap, KeyRange
 from lpe_eval.model.rotary import Rotation, turned_to
 
@@ -91,8 +93,9 @@ class _Merged:
 def _turned(q: Tensor, k: Tensor, at: Tensor, start: int, keys: KeyRange, rotation: Rotation) -> tuple[Tensor, Tensor]:
     if not keys.mapped:
         return q, k
-    rows = at[start:]
-    return turned_to(q, rows, keys.query(rows), rotation), turned_to(k, at, keys.key(at), rotation)
+    exact = at.to(device_of_float64(at.device))
+    of_queries, of_keys = keys.query(exact[start:]), keys.key(exact)
+    return turned_to(q, at[start:], of_queries, rotation), turned_to(k, at, of_keys, rotation)
 
 
 def _blocks(start: int, length: int, period: int, block: int) -> Iterator[slice]:
@@ -138,7 +141,7 @@ def plain_piece(scale: float, cap: float | None = None) -> Piece:
     """
 
     def attend(queries: Tensor, keys: Tensor, values: Tensor, causal: bool) -> Attended:
-        logits = ((queries * scale) @ keys.transpose(-1, -2)).float()
+        logits = products(queries, keys, scale)
         if cap is not None:
             logits = (logits / cap).tanh_().mul_(cap)
         if causal:

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lpe_eval.model.positions import known_of
+
 _CELLS_WORTH_LOOKING = 1 << 16
-"""Above so many cells, a GPU's positions are looked at: 256 tokens by 256."""
+"""Above so many cells, what is known of a GPU's positions matters: 256 tokens by 256."""
 
 
 def spread_offsets(
@@ -19,29 +21,42 @@ def spread_offsets(
 
     Consecutive positions are served as sliding views of one row of values, without any copy if
     the queries run backwards; sampled ones are looked up, or computed one by one when their range
-    is wider than the matrix. On a GPU small matrices are computed cell by cell.
+    is wider than the matrix. On a GPU small matrices are computed cell by cell, and so are positions of which
+    nothing is known.
     """
     rows, columns = len(q_at), len(k_at)
     if not worth_looking(q_at, k_at):
         return _cell_by_cell(by_offset, q_at, k_at)
-    if consecutive(q_at.flip(0)) and consecutive(k_at):
-        first = int(q_at[0] - k_at[0])
+    q, k = known_of(q_at), known_of(k_at)
+    if q is None or k is None:
+        return _sampled(by_offset, q_at, k_at)
+    if (q.step == -1 or rows == 1) and (k.step == 1 or columns == 1):
+        first = q.first - k.first
         values = by_offset(torch.arange(first, first - rows - columns + 1, -1, device=q_at.device))
         assert values is not None
         # Row r of the matrix runs over the offsets first - r down to first - r - columns + 1.
         return values.unfold(-1, columns, 1)
-    if consecutive(q_at) and consecutive(k_at):
-        first = int(q_at[0] - k_at[-1])
+    if q.step == 1 and (k.step == 1 or columns == 1):
+        first = q.first - k.last
         values = by_offset(torch.arange(first, first + rows + columns - 1, device=q_at.device))
         assert values is not None
         # Row r of the matrix runs over the offsets first + r + columns - 1 down to first + r.
         return values.unfold(-1, columns, 1).flip(-1)
-    offset = q_at[:, None] - k_at[None, :]
-    low, high = int(offset.min()), int(offset.max())
-    if high - low < offset.numel():
-        values = by_offset(torch.arange(low, high + 1, device=q_at.device))
-        assert values is not None
-        return values[:, offset - low]
+    return _sampled(by_offset, q_at, k_at)
+
+
+def _sampled(
+    by_offset: Callable[[Int[Tensor, " n"]], Float[Tensor, "h n"] | None],
+    q_at: Int[Tensor, " q"],
+    k_at: Int[Tensor, " k"],
+) -> Float[Tensor, "h q k"]:
+    if q_at.device.type == "cpu":
+        offset = q_at[:, None] - k_at[None, :]
+        low, high = int(offset.min()), int(offset.max())
+        if high - low < offset.numel():
+            values = by_offset(torch.arange(low, high + 1))
+            assert values is not None
+            return values[:, offset - low]
     return _cell_by_cell(by_offset, q_at, k_at)
 
 
@@ -57,17 +72,11 @@ def _cell_by_cell(
 
 
 def worth_looking(q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> bool:
-    """Whether what the positions are may decide how a matrix over them is computed.
+    """Whether what is known of the positions may decide how a matrix over them is computed.
 
-    The host waits for a GPU to tell it, which takes longer than to compute every cell of a small matrix; and work that
-    is recorded cannot wait at all.
+    On a GPU every cell of a small matrix is computed as fast as one row of values.
     """
     return q_at.device.type == "cpu" or len(q_at) * len(k_at) > _CELLS_WORTH_LOOKING
-
-
-def consecutive(at: Int[Tensor, " t"]) -> bool:
-    """Whether positions run on one by one."""
-    return len(at) > 0 and bool((at[1:] - at[:-1] == 1).all())
 
 
 def distances(offset: Int[Tensor, "..."], causal: bool, dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:

@@ -25,6 +25,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lpe_eval.model.positions import known_of
+
 Division = Literal["floor", "real"]
 LengthFactor = Literal["none", "chunkllama", "vllm"]
 Positions = Int[Tensor, " n"]
@@ -121,6 +123,23 @@ def in_range(keys: KeyRange, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -
 def mirrored(keys: KeyRange, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> Bool[Tensor, "q k"]:
     """Which keys of the future have the query in their range, as if they were the query and it a key."""
     return in_range(keys, k_at, q_at).T & (k_at > q_at[:, None])
+
+
+def keys_within(keys: KeyRange, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> slice:
+    """From the first key that is in a range of some query to the last; more where nobody knows without asking.
+
+    Positions on a device are not asked: known ones that run on one by one are counted on the host.
+    """
+    everything, rows, columns = slice(0, len(k_at)), known_of(q_at), known_of(k_at)
+    if q_at.device.type == "cpu":
+        found = in_range(keys, q_at, k_at).any(dim=0).nonzero()
+        return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0)
+    if rows is None or not rows.step or columns is None or columns.step != 1:
+        return everything
+    queries = torch.arange(rows.lowest, rows.highest + 1)
+    start = max(0, int(keys.first(queries).min()) - columns.first)
+    stop = min(len(k_at), int(keys.beyond(queries).max()) - columns.first)
+    return slice(start, stop) if start < stop else slice(0, 0)
 
 
 def mapped_distances(distances: DistanceMap, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> Float[Tensor, "q k"]:

@@ -6,6 +6,7 @@ so what runs is what training with them would run, and `convert` keeps it.
 Choices:
     * RoPE may be wrapped (`dape(rope)`); what is changed is the innermost encoding. Other distances go directly around
       it.
+    * Of a schedule every layer with RoPE is changed, and p-RoPE's distances alone. Windows and chunks stay as they are.
     * A rule replaces the one that the checkpoint has.
 """
 
@@ -19,13 +20,15 @@ from lpe_eval.model.build import build_encodings
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.encoding import Geometry
 from lpe_eval.model.encodings.rope import Rope
-from lpe_eval.model.foreign.rope_asked import our_scaling, parse_override
+from lpe_eval.model.foreign.rope_asked import RopeOverride, our_scaling, parse_override
 from lpe_eval.model.remap_options import RemapOptions, parse_remap
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.model_spec import CheckpointSpec, ModelSpec
 
 SETTINGS = ("rope_scaling", "rope_theta", "remap")
 """What an address may end in: `?rope_scaling=yarn:4&rope_theta=500000&remap=rerope`."""
+
+_ROPES = ("rope", "p_rope")
 
 
 def with_setting(options: LoadOptions, key: str, value: Any, where: str) -> LoadOptions:
@@ -62,26 +65,31 @@ def changed(spec: CheckpointSpec, options: LoadOptions, where: str) -> Checkpoin
         return spec
     if override is not None and override.layer_type is not None:
         raise SpecError(f"{where} has one RoPE for all layers; leave {override.layer_type}: out of --rope-scaling")
-    rope = _innermost(spec.model.encoding)
-    if rope.name != "rope":
+    encoding = spec.model.encoding
+    roped = [each for each in dict.fromkeys(map(_innermost, encoding.methods())) if each.name in _ROPES]
+    plain = [each for each in roped if each.name == "rope"]
+    if not (roped if override is None else plain):
         flags = [f"--{name.replace('_', '-')}" for name in SETTINGS if getattr(options, name) is not None]
         raise SpecError(
-            f"{' and '.join(flags)} has no effect on {where}, with the encoding {spec.model.encoding} and no RoPE; "
+            f"{' and '.join(flags)} has no effect on {where}, with the encoding {encoding} and no RoPE; "
             "measure it without"
         )
-    new = dict(rope.options)
-    if override is not None:
-        new |= {} if override.theta is None else {"theta": override.theta}
-        new |= {} if override.scaling is None else {"scaling": our_scaling(override.scaling)}
-    other = EncodingSpec(name="rope", options=new)
-    if override is not None and _frequencies(rope, spec.model) == _frequencies(other, spec.model):
+    new = {each: _overridden(each, override) if each in plain else each for each in roped}
+    frequencies = [(_frequencies(each, spec.model), _frequencies(new[each], spec.model)) for each in plain]
+    if override is not None and all(before == after for before, after in frequencies):
         raise CheckpointError(f"{where}: --rope-scaling and --rope-theta leave its frequencies as they were; refused")
+    if len(set(new.values())) < len(new):
+        raise SpecError(
+            f"{where}: its layers have different RoPEs, which --rope-scaling and --rope-theta would make one; "
+            "leave them out"
+        )
     if remap is not None:
         asked = remap.model_dump(mode="json", exclude_none=True, include=set(RemapOptions.model_fields))
-        other = EncodingSpec(name="remap", options=asked, base=other)
-        # What does not fit is told now, and not when weights have been read.
-        build_encodings(other, _geometry(spec.model), 1)
-    model = spec.model.model_copy(update={"encoding": _with_innermost(spec.model.encoding, other)})
+        new = {each: EncodingSpec(name="remap", options=asked, base=other) for each, other in new.items()}
+        for each in new.values():
+            # What does not fit is told now, and not when weights have been read.
+            build_encodings(each, _geometry(spec.model), 1)
+    model = spec.model.model_copy(update={"encoding": _with_innermost(encoding, new)})
     listed = [options.rope_scaling] if options.rope_scaling is not None else []
     listed += [f"theta={options.rope_theta:g}"] if options.rope_theta is not None else []
     listed += [remap.spelled] if remap is not None else []
@@ -108,10 +116,22 @@ def _innermost(encoding: EncodingSpec) -> EncodingSpec:
     return encoding
 
 
-def _with_innermost(encoding: EncodingSpec, other: EncodingSpec) -> EncodingSpec:
+def _with_innermost(encoding: EncodingSpec, new: Mapping[EncodingSpec, EncodingSpec]) -> EncodingSpec:
+    """The encoding, or the schedule, with others in place of what is innermost."""
+    if encoding.layers:
+        layers = [each.model_copy(update={"encoding": _with_innermost(each.encoding, new)}) for each in encoding.layers]
+        return encoding.model_copy(update={"layers": tuple(layers)})
     if encoding.base is None:
-        return other
-    return encoding.model_copy(update={"base": _with_innermost(encoding.base, other)})
+        return new.get(encoding, encoding)
+    return encoding.model_copy(update={"base": _with_innermost(encoding.base, new)})
+
+
+def _overridden(rope: EncodingSpec, override: RopeOverride | None) -> EncodingSpec:
+    if override is None:
+        return rope
+    new = {} if override.theta is None else {"theta": override.theta}
+    new |= {} if override.scaling is None else {"scaling": our_scaling(override.scaling)}
+    return EncodingSpec(name="rope", options={**rope.options, **new})
 
 
 def _frequencies(rope: EncodingSpec, model: ModelSpec) -> tuple[list[float], float]:

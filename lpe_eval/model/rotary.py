@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lpe_eval.errors import SpecError
 from lpe_eval.model.constants import constant
 from lpe_eval.model.gpu import device_of_float64
 
@@ -54,11 +55,13 @@ def angles(at: Int[Tensor, " t"], inverse: Float[Tensor, " f"], dtype: AngleDtyp
     if held == torch.float64 and device_of_float64(at.device) != at.device:
         turns = at.cpu().double()[:, None] * inverse.cpu().double()
         return turns.remainder(2 * math.pi).float().to(at.device)
-    there = inverse.to(held)
-    if at.device.type != "cpu":
-        there = constant(tuple(inverse.tolist()), held, at.device)
-    product = at.to(held)[:, None] * there
+    product = at.to(held)[:, None] * _placed(inverse, held, at.device)
     return product if held == torch.float64 else product.float()
+
+
+def _placed(inverse: Float[Tensor, " f"], dtype: torch.dtype, device: torch.device) -> Float[Tensor, " f"]:
+    """The frequencies in a dtype on a device; those of the CPU are copied there once."""
+    return inverse.to(dtype) if inverse.device == device else constant(tuple(inverse.tolist()), dtype, device)
 
 
 def turn(
@@ -88,11 +91,16 @@ def turned_to(
     are not rounded to the dtype of `x`.
     """
     there = device_of_float64(x.device)
-    inverse = rotation.inverse.to(there, torch.float64)
-    done = angles(at.to(there), rotation.inverse.to(there), rotation.angle_dtype).double()
-    angle = to.to(there)[:, None] * inverse - done
+    done = angles(at.to(there), rotation.inverse, rotation.angle_dtype).double()
+    angle = to.to(there)[:, None] * _placed(rotation.inverse, torch.float64, there) - done
     held = torch.promote_types(x.dtype, torch.float32)
     cos, sin = (each.to(held).to(x.device) for each in (angle.cos(), angle.sin()))
     before = x.shape[-1] - 2 * cos.shape[-1] if rotation.last else 0
     turned = turn(x[..., before:].to(held), cos, sin, rotation.layout).to(x.dtype)
     return torch.cat([x[..., :before], turned], dim=-1) if before else turned
+
+
+def require_even_width(width: int, what: str) -> None:
+    """Raises SpecError where a method pairs channels and the width is odd."""
+    if width % 2:
+        raise SpecError(f"{what} pairs channels and cannot serve an odd width ({width})")

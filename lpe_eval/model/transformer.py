@@ -23,14 +23,17 @@ from torch.nn import functional as F
 from lpe_eval.model.adaptive import AdaptiveEmbedding, AdaptiveHead
 from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.build import build_encodings, initialise
-from lpe_eval.model.encoding import Encoding, Geometry
+from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.falling_back import attended
+from lpe_eval.model.mask import Mask
+from lpe_eval.model.scores import Geometry
 from lpe_eval.spec.model_spec import ModelSpec
 
 _ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
 class Transformer(nn.Module):
-    """A stack of attention and MLP layers around one encoding for each layer.
+    """A stack of attention and MLP layers around one encoding and one mask for each layer.
 
     Args:
         spec: shape and encoding.
@@ -48,7 +51,7 @@ class Transformer(nn.Module):
         self.layer_encodings: list[Encoding] = build_encodings(spec.encoding, geometry, spec.layers)
         self.encodings = nn.ModuleList(dict.fromkeys(self.layer_encodings))
         self.embedding = _embedding(spec)
-        self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
+        self.layers = nn.ModuleList(Layer(spec, mask) for mask in masks_of(spec))
         normalised = spec.norm == "pre" and spec.final_norm
         self.final_norm = nn.LayerNorm(spec.width, spec.norm_eps) if normalised else nn.Identity()
         self.head = _head(spec, self.embedding)
@@ -157,13 +160,18 @@ def _cut_normal(matrix: Tensor, deviation: float, generator: torch.Generator) ->
     nn.init.trunc_normal_(matrix, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
 
 
+def masks_of(spec: ModelSpec) -> list[Mask]:
+    """What each layer lets a query see."""
+    return [Mask(spec.causal, each.window, each.chunk) for each in spec.encoding.by_layer(spec.layers)]
+
+
 class Layer(nn.Module):
     """Attention and an MLP, each with a residual connection and a norm before or after it."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, mask: Mask) -> None:
         super().__init__()
         self.heads = spec.heads
-        self.causal = spec.causal
+        self.mask = mask
         self.post_norm = spec.norm == "post"
         self.parallel = spec.parallel_residual
         self.dropout, self.runs = spec.dropout, 1
@@ -222,7 +230,9 @@ class Layer(nn.Module):
         # Mixed precision ends here: an encoding's own numbers are float32 in training as in scoring.
         with torch.autocast(x.device.type, enabled=False):
             q, k = (turned.to(v.dtype) for turned in encoding.rotate(q, k, at))
-            context = path.attend(q[:, :, x.shape[1] - rows :], k, v, encoding, at, self.causal)
+            features = encoding.features(x) if encoding.capabilities.features else None
+            queries = q[:, :, x.shape[1] - rows :]
+            context = attended(path, queries, k, v, encoding, at, self.mask, features)
         return self.attention_out(context.transpose(1, 2).flatten(2))
 
     def _mlp(self, x: Float[Tensor, "b r e"]) -> Float[Tensor, "b r e"]:

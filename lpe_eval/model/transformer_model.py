@@ -39,18 +39,18 @@ class TransformerModel(LanguageModel):
     ) -> None:
         self.model, self.spec, self.mapped = model, spec, dict(mapped or {})
         self.device, self.dtype = options.device, options.dtype
-        encoding = model.layer_encodings[0]
+        schedule = spec.model.encoding
         self.facts = ModelFacts(
             name=spec.name,
             format=format,
-            encoding=encoding.label,
+            encoding=str(schedule) if schedule.layers else model.layer_encodings[0].label,
             train_length=spec.model.train_length,
             vocab_size=spec.model.vocab_size,
             tokenizer=spec.tokenizer,
             n_parameters=sum(each.numel() for each in model.parameters()),
             digest=digest,
             causal=spec.model.causal,
-            prefix_stable=encoding.prefix_stable,
+            prefix_stable=all(each.prefix_stable for each in model.layer_encodings),
         )
 
     @property
@@ -77,14 +77,17 @@ class TransformerModel(LanguageModel):
         ]
 
     def method(self) -> list[tuple[str, str]]:
-        first = self.model.layer_encodings[0]
-        method = next((each for each in (first, *first.modules()) if isinstance(each, Encoding) and each.paper), first)
+        layers = list(dict.fromkeys(self.model.layer_encodings))
+        methods = [next((each for each in layer.modules() if isinstance(each, Encoding) and each.paper), layer)
+                   for layer in layers]  # fmt: skip
+        told = dict.fromkeys(f"{method.title} ({method.paper})" for method in methods if method.paper)
         options = self.spec.model.encoding.model_dump()
-        rows = [("method", f"{method.title} ({method.paper})")] if method.paper else []
-        if len(options) > 1:
+        rows = [("method", " and ".join(told))] if told else []
+        if len(options) > 1 or isinstance(options, list):
             rows.append(("options of the encoding", json.dumps(options)))
-        if first.longest_length is not None:
-            rows.append(("longest text", f"{first.longest_length:,} tokens"))
+        longest = [each.longest_length for each in layers if each.longest_length is not None]
+        if longest:
+            rows.append(("longest text", f"{min(longest):,} tokens"))
         return rows
 
     def position_tensors(self) -> Iterator[PositionTensor]:

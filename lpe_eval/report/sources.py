@@ -90,7 +90,8 @@ def sources_of_methods(
     # The unit of a speed measurement is the absence of an encoding and no method.
     labels = {str(row["encoding"]) for row in rows if row.get("encoding") and row["encoding"] != "plain"}
     for encoding in known:
-        yield from _encoding(EncodingSpec.model_validate(encoding))
+        for each in EncodingSpec.model_validate(encoding).methods():
+            yield from _encoding(each)
     labelled = {str(EncodingSpec.model_validate(encoding)) for encoding in known}
     for label in sorted(labels - labelled_by_options - labelled):
         yield from _label(label)

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lpe_eval.errors import SpecError, UnknownName
-from lpe_eval.spec.encoding_spec import EncodingSpec
+from lpe_eval.spec.encoding_spec import EncodingSpec, split_outside
 from lpe_eval.spec.fingerprint import fingerprint
 from lpe_eval.spec.model_spec import ModelSpec
 from lpe_eval.spec.ppl_spec import parse_lengths
@@ -273,15 +273,7 @@ def parse_encoding_list(texts: Iterable[str]) -> list[EncodingSpec]:
     Raises:
         SpecError: one is none, or there is none.
     """
-    names: list[str] = []
-    for text in texts:
-        depth, start = 0, 0
-        for place, letter in enumerate(f"{text},"):
-            depth += (letter == "(") - (letter == ")")
-            if letter == "," and depth <= 0:
-                names.append(f"{text},"[start:place].strip())
-                start = place + 1
-    names = [name for name in names if name]
+    names = [name.strip() for text in texts for name in split_outside(text) if name.strip()]
     if not names:
         raise SpecError("--encoding names none; write alibi, or dape(kerple_log), or several with commas")
     return [EncodingSpec.parse(name) for name in names]

@@ -43,6 +43,9 @@ class ModelSpec(BaseModel):
     The defaults are the shape of the released checkpoints: pre-norm, exact GELU, embeddings tied
     to the head, no dropout. The fields from `norm_eps` on serve checkpoints of other programs and the
     encoder of the algorithmic problems, and are written down only where they differ from the default.
+
+    `encoding` may be a schedule, an encoding and what is seen for each layer, which is repeated to the depth of
+    the model. `layers: rope*3,none` without an `encoding` is that schedule once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +87,29 @@ class ModelSpec(BaseModel):
             0 if self.adaptive is not None or self.tied_embeddings else (self.outputs or self.vocab_size) * self.width
         )
         return table + head + self.layers * (4 * self.width + 2 * self.mlp_width) * self.width
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layers_are_a_schedule(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "encoding" in value:
+            return value
+        layers = value.get("layers")
+        if isinstance(layers, list) or (isinstance(layers, str) and not layers.strip().isdigit()):
+            encoding = EncodingSpec.model_validate(layers)
+            return {**value, "encoding": encoding, "layers": encoding.period}
+        return value
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> "ModelSpec":
+        if self.layers % self.encoding.period:
+            raise ValueError(
+                f"the schedule {self.encoding} has {self.encoding.period} layers and the model {self.layers}, which is "
+                "no multiple of that; change the one or the other"
+            )
+        for each in self.encoding.layers:
+            if not self.causal and (each.window or each.chunk):
+                raise ValueError(f"{each} needs a causal model: windows and chunks are of the past; leave them out")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelSpec":

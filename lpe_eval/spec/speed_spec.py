@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lpe_eval.errors import SpecError
-from lpe_eval.spec.encoding_spec import EncodingSpec
+from lpe_eval.spec.encoding_spec import EncodingSpec, split_outside
 from lpe_eval.spec.model_spec import ModelSpec
 from lpe_eval.spec.ppl_spec import LONGEST_EVER
 from lpe_eval.spec.train_spec import refuse_huge
@@ -70,7 +70,7 @@ def parse_encodings(given: list[str]) -> list[EncodingSpec]:
     Raises:
         SpecError: a name is none, or there is none.
     """
-    names = [name.strip() for each in given for name in each.split(",") if name.strip()]
+    names = [name.strip() for each in given for name in split_outside(each) if name.strip()]
     if not names:
         raise SpecError("--encoding names none; write alibi, or dape(kerple_log), or several with commas")
     return [EncodingSpec.parse(name) for name in names]

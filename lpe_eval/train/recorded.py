@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lpe_eval.model.constants import constants_used
+
 _ROUNDING = 0.05
 """How far a replayed result may be from a direct one, as a part of its norm.
 
@@ -34,6 +36,8 @@ class _Tape(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor, ...]
     results: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    """What the graph reads by address beside its inputs, and a cache might drop."""
 
 
 class Recorded:
@@ -97,12 +101,12 @@ class Recorded:
         with torch.cuda.device(self._device):
             outside = torch.cuda.current_stream()
             try:
-                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                with constants_used() as constants, torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                     results = work(*held, generator=self._generator)
             finally:
                 # Where a recording fails, the stream that it was made on would remain.
                 torch.cuda.set_stream(outside)
-        return _Tape(graph, held, results)
+        return _Tape(graph, held, results, tuple(constants))
 
     def _replayed(self, tape: _Tape, inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
         for held, given in zip(tape.inputs, inputs, strict=True):

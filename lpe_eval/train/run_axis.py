@@ -18,7 +18,9 @@ from torch.nn import functional as F
 
 from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.whole import Whole
-from lpe_eval.model.encoding import Capabilities, Encoding
+from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.mask import Mask
+from lpe_eval.model.scores import Capabilities
 from lpe_eval.model.transformer import Layer, Transformer
 
 _PIECE_LOGITS = 1 << 18
@@ -164,6 +166,11 @@ class _Encodings(Encoding):
         turned = [encoding.rotate(q_piece, k_piece, at) for encoding, q_piece, k_piece in pieces]
         return torch.cat([q for q, _ in turned]), torch.cat([k for _, k in turned])
 
+    def features(self, x: Float[Tensor, "b t e"]) -> Float[Tensor, "b h t n"] | None:
+        pieces = zip(self.each, x.chunk(len(self.each)), strict=True)
+        found = [encoding.features(piece) for encoding, piece in pieces]
+        return torch.cat([each for each in found if each is not None]) if self.inside.features else None
+
 
 class _RunByRun(AttentionPath):
     """Attention of a stack: the path `whole`, in pieces of the batch that each belong to one run.
@@ -171,6 +178,8 @@ class _RunByRun(AttentionPath):
     A piece's logits stay in the cache: by itself that saved two fifths of attention's time on a CPU at 40 tokens
     and six runs, but nothing that could be told from noise in a whole step.
     """
+
+    falls_back = False
 
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
@@ -184,7 +193,8 @@ class _RunByRun(AttentionPath):
         v: Float[Tensor, "b h k d"],
         encoding: Encoding,
         at: Int[Tensor, " k"],
-        causal: bool,
+        mask: Mask,
+        features: Float[Tensor, "b h k n"] | None = None,
     ) -> Float[Tensor, "b h q d"]:
         if isinstance(encoding, _Encodings):
             size, each = len(q) // len(encoding.each), encoding.each
@@ -192,7 +202,8 @@ class _RunByRun(AttentionPath):
             logits = q[0].numel() // q.shape[-1] * len(at)
             size = max(1, _PIECE_LOGITS // logits) if q.device.type == "cpu" else len(q)
             each = [encoding] * -(-len(q) // size)
-        pieces = zip(each, q.split(size), k.split(size), v.split(size), strict=True)
+        of_pieces = [None] * len(each) if features is None else features.split(size)
+        pieces = zip(each, q.split(size), k.split(size), v.split(size), of_pieces, strict=True)
         return torch.cat(
-            [Whole.attend(queries, keys, values, one, at, causal) for one, queries, keys, values in pieces]
+            [Whole.attend(queries, keys, values, one, at, mask, some) for one, queries, keys, values, some in pieces]
         )

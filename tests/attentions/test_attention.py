@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from lpe_eval.errors import SpecError, UnknownName
-from lpe_eval.model import attention
-from lpe_eval.model.attention import choose, visible_keys
-from lpe_eval.model.attentions import toeplitz
+from lpe_eval.model import attention, bands
+from lpe_eval.model.attention import choose
+from lpe_eval.model.attentions import extent, levels, sdpa, toeplitz
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.attentions.toeplitz import Toeplitz
 from lpe_eval.model.fast import counted_gates, pieces
+from lpe_eval.model.mask import Mask
 from lpe_eval.registry import ATTENTIONS
-from tests.support.attending import CPU, attended, built, every_encoding, scored
+from tests.support.attending import CPU, attended, built, every_encoding, scored, serves
 
 
 @pytest.fixture
@@ -21,21 +22,38 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attention, "_FEWEST_ROWS", 5)
     monkeypatch.setattr(pieces, "_HIDDEN_NUMBERS", 32 * 35 * 2)
     monkeypatch.setattr(counted_gates, "_KEYS_AT_ONCE", 7)
-    monkeypatch.setattr(toeplitz, "_ROWS", 5)
+    for each in (toeplitz, sdpa, levels, extent):
+        monkeypatch.setattr(each, "_ROWS", 5)
+    monkeypatch.setattr(levels, "_FEWEST_ROWS", 2)
+    monkeypatch.setattr(bands, "ROWS", 3)
 
 
-@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+MASKS = {
+    "causal": Mask(),
+    "bidirectional": Mask(causal=False),
+    "window 6": Mask(window=6),
+    "window 1": Mask(window=1),
+    "window 40": Mask(window=40),
+    "chunk 7": Mask(chunk=7),
+}
+PATHS = [each for each in ATTENTIONS.names() if each != "dense"]
+every_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+
+
+@every_mask
 @pytest.mark.parametrize("text", every_encoding())
-@pytest.mark.parametrize("name", [each for each in ATTENTIONS.names() if each != "dense"])
-def test_a_path_equals_the_oracle(name: str, text: str, causal: bool, small_blocks):
-    path, encoding = ATTENTIONS.load(name), built(text, causal)
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_equals_the_oracle(name: str, text: str, mask: Mask, small_blocks):
+    if not serves(text, mask.causal):
+        return
+    path, encoding = ATTENTIONS.load(name), built(text, mask.causal)
     if not path.serves(encoding, CPU):
         with pytest.raises(SpecError, match="cannot compute"):
             choose(name, encoding, CPU)
         return
     for rows, length in ((33, 33), (7, 33), (20, 33), (1, 1)):
-        context, gradients = attended(path, encoding, rows, length, causal)
-        expected, wanted = attended(Dense, encoding, rows, length, causal)
+        context, gradients = attended(path, encoding, rows, length, mask)
+        expected, wanted = attended(Dense, encoding, rows, length, mask)
         torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
         for gradient, other in zip(gradients, wanted, strict=True):
             if other is None or gradient is None:
@@ -46,33 +64,42 @@ def test_a_path_equals_the_oracle(name: str, text: str, causal: bool, small_bloc
                 torch.testing.assert_close(gradient / scale, other / scale, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@every_mask
 @pytest.mark.parametrize("text", every_encoding())
-@pytest.mark.parametrize("name", [each for each in ATTENTIONS.names() if each != "dense"])
-def test_a_path_without_gradients_equals_the_oracle_with_them(name: str, text: str, causal: bool, small_blocks):
-    path, encoding = ATTENTIONS.load(name), built(text, causal, train_length=33 if text == "learned" else 16)
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_without_gradients_equals_the_oracle_with_them(name: str, text: str, mask: Mask, small_blocks):
+    if not serves(text, mask.causal):
+        return
+    path, encoding = ATTENTIONS.load(name), built(text, mask.causal, train_length=33 if text == "learned" else 16)
     if path.serves(encoding, CPU):
         for rows, length in ((33, 33), (7, 33), (20, 33), (1, 1), (2, 2)):
-            expected = scored(Dense, encoding, rows, length, causal, gradients=True)
-            torch.testing.assert_close(scored(path, encoding, rows, length, causal), expected, rtol=2e-5, atol=2e-5)
+            expected = scored(Dense, encoding, rows, length, mask, gradients=True)
+            torch.testing.assert_close(scored(path, encoding, rows, length, mask), expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
-@pytest.mark.parametrize("text", ["alibi", "kerple_log", "mep", "fire", "dape(kerple_log)", "dape_v2(fire)", "t5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("alibi", "kerple_log", "mep", "fire", "dape(kerple_log)", "dape_v2(fire)", "t5"),
+        *("rope", "fox", "cable", "inkling", "sinks(rope)", "sinks(fox)"),
+    ],
+)
 def test_a_long_text_of_full_blocks_equals_the_oracle(text: str, causal: bool):
     encoding = built(text, causal, train_length=256)
     path, length = choose("auto", encoding, CPU)[1], 1111
     for rows in (length, 300):
-        expected = scored(Dense, encoding, rows, length, causal, gradients=True)
-        torch.testing.assert_close(scored(path, encoding, rows, length, causal), expected, rtol=2e-5, atol=2e-5)
+        for mask in (Mask(causal), *([Mask(window=300), Mask(chunk=400)] if causal else [])):
+            expected = scored(Dense, encoding, rows, length, mask, gradients=True)
+            torch.testing.assert_close(scored(path, encoding, rows, length, mask), expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
 def test_positions_with_gaps_have_no_table_and_are_served_all_the_same(causal: bool):
     encoding, at = built("kerple_log", causal), torch.arange(21) ** 2
     q, k, v = (torch.randn(2, 3, 21, 8, generator=torch.Generator().manual_seed(each)) for each in range(3))
-    context, expected = (path.attend(q[:, :, 4:], k, v, encoding, at, causal) for path in (Toeplitz, Dense))
+    context, expected = (path.attend(q[:, :, 4:], k, v, encoding, at, Mask(causal)) for path in (Toeplitz, Dense))
     torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -85,14 +112,17 @@ def test_a_bias_of_rows_that_run_backwards_is_a_view_of_one_row_of_numbers():
     assert backwards.stride()[1:] == (1, 1)
 
 
-@pytest.mark.parametrize("text", ["alibi", "rope", "dape(kerple_log)", "cope"])
+LATER = ["fox", "cable", "inkling", "path", "stick_breaking", "sinks(rope)", "tempered(rope)"]
+
+
+@pytest.mark.parametrize("text", ["alibi", "rope", "dape(kerple_log)", "cope", *LATER])
 def test_bfloat16_stays_near_float32(text: str):
     encoding = built(text, causal=True)
     for name in ATTENTIONS.names():
         path = ATTENTIONS.load(name)
         if path.serves(encoding, CPU):
-            low, _ = attended(path, encoding, 33, 33, True, torch.bfloat16)
-            high, _ = attended(Dense, encoding, 33, 33, True)
+            low, _ = attended(path, encoding, 33, 33, Mask(), torch.bfloat16)
+            high, _ = attended(Dense, encoding, 33, 33, Mask())
             assert low.dtype == torch.bfloat16
             torch.testing.assert_close(low.float(), high, rtol=0.1, atol=0.1)
 
@@ -105,6 +135,12 @@ def test_bfloat16_stays_near_float32(text: str):
         ("alibi", "auto", "toeplitz"),
         ("fire", "auto", "blocked"),
         ("rope", "dense", "dense"),
+        ("fox", "auto", "levels"),
+        ("sinks(cable)", "auto", "levels"),
+        ("inkling", "auto", "extent"),
+        ("tempered(rope)", "auto", "sdpa"),
+        ("sinks(alibi)", "auto", "toeplitz"),
+        ("path", "auto", "blocked"),
     ],
 )
 def test_the_path_is_chosen_by_what_the_encoding_does(text: str, wanted: str, path: str):
@@ -122,6 +158,6 @@ def test_an_unknown_path_is_refused_with_the_nearest_name():
 
 
 def test_the_causal_mask_shows_each_row_its_past_and_itself():
-    mask = visible_keys(slice(2, 4), 4, 5, True, CPU)
+    mask = Mask().visible(slice(2, 4), slice(0, 4), CPU)
     assert mask.tolist() == [[True, True, True, False], [True, True, True, True]]
-    assert visible_keys(slice(2, 4), 5, 5, False, CPU).all()
+    assert Mask(causal=False).visible(slice(2, 4), slice(0, 5), CPU).all()

@@ -11,6 +11,7 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.attentions.merged import Merged
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.mask import Mask
 from lpe_eval.model.merged_ranges import attend_in_ranges, fused_piece, plain_piece, repeated
 from lpe_eval.model.remap_options import RemapOptions
 from lpe_eval.model.rotary import Rotation, inverse_frequencies
@@ -41,16 +42,16 @@ def test_merged_ranges_are_the_whole_matrix(options: dict[str, Any], block: int,
     encoding = remap(options)
     assert choose("auto", encoding, CPU)[0] == "merged"
     for rows, length in ROWS:
-        wanted = scored(Dense, encoding, rows, length, True, gradients=True)
-        torch.testing.assert_close(scored(Merged, encoding, rows, length, True), wanted, rtol=2e-5, atol=2e-5)
+        wanted = scored(Dense, encoding, rows, length, Mask(), gradients=True)
+        torch.testing.assert_close(scored(Merged, encoding, rows, length, Mask()), wanted, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("options", [{"method": "rerope", "window": 5}, {"method": "dca", "chunk_size": 9}], ids=str)
 def test_ranges_of_a_few_tokens_are_left_to_blocks_of_rows(options: dict[str, Any]):
     encoding = remap(options)
     for rows, length in ROWS:
-        wanted = scored(Dense, encoding, rows, length, True, gradients=True)
-        torch.testing.assert_close(scored(Merged, encoding, rows, length, True), wanted, rtol=2e-5, atol=2e-5)
+        wanted = scored(Dense, encoding, rows, length, Mask(), gradients=True)
+        torch.testing.assert_close(scored(Merged, encoding, rows, length, Mask()), wanted, rtol=2e-5, atol=2e-5)
 
 
 def test_positions_with_gaps_or_another_begin_are_served_all_the_same():
@@ -58,7 +59,7 @@ def test_positions_with_gaps_or_another_begin_are_served_all_the_same():
     for at in (torch.arange(41) ** 2, torch.arange(41) + 7):
         q, k, v = (torch.randn(2, 3, 41, 8, generator=torch.Generator().manual_seed(each)) for each in range(3))
         q, k = encoding.rotate(q, k, at)
-        got, wanted = (path.attend(q[:, :, 4:], k, v, encoding, at, True) for path in (Merged, Dense))
+        got, wanted = (path.attend(q[:, :, 4:], k, v, encoding, at, Mask()) for path in (Merged, Dense))
         torch.testing.assert_close(got, wanted, rtol=2e-5, atol=2e-5)
 
 
@@ -102,5 +103,5 @@ def test_a_long_text_of_full_blocks_is_that_of_blocks_of_rows(options: dict[str,
     sizes = {"window": 300} if "window" in options else {"chunk_size": 500, "local": 90}
     encoding = remap({**options, **sizes})
     for rows in (1511, 400):
-        wanted = scored(Blocked, encoding, rows, 1511, True)
-        torch.testing.assert_close(scored(Merged, encoding, rows, 1511, True), wanted, rtol=2e-5, atol=2e-5)
+        wanted = scored(Blocked, encoding, rows, 1511, Mask())
+        torch.testing.assert_close(scored(Merged, encoding, rows, 1511, Mask()), wanted, rtol=2e-5, atol=2e-5)

@@ -233,9 +233,11 @@ def test_a_list_says_what_the_members_say():
     from lpe_eval.registry import ATTENTIONS, ENCODINGS
 
     form = {"published": "as published", "ours": "our choice"}
-    for name, title, paper, bidirectional in catalogue("encodings").rows:
+    for name, does, paper, bidirectional in catalogue("encodings").rows:
         member: Any = ENCODINGS.load(str(name))
-        assert (title, paper, bidirectional) == (member.title, member.paper, form[member.bidirectional])
+        doc = (sys.modules[member.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
+        has = "none" if member.causal_only else form[member.bidirectional]
+        assert (does, paper, bidirectional) == (doc, member.paper, has)
     for name, words in catalogue("attentions").rows:
         doc = sys.modules[ATTENTIONS.load(str(name)).__module__].__doc__ or ""
         assert words == doc.partition("\n")[0]

@@ -33,7 +33,7 @@ def answers(model: TransformerModel) -> Tensor:
     return model.logits(model.hidden(TOKENS, 90, torch.Generator())[0])
 
 
-def with_encoding(model: TransformerModel, encoding: dict[str, Any]) -> Tensor:
+def with_encoding(model: TransformerModel, encoding: dict[str, Any] | list[Any]) -> Tensor:
     """What the same weights answer under an encoding that is written out."""
     spec = model.spec.model.model_copy(update={"encoding": EncodingSpec.model_validate(encoding)})
     other = Transformer(spec, "dense").eval()
@@ -111,6 +111,39 @@ def test_rope_inside_a_wrapper_is_changed_where_it_is(tmp_path: Path) -> None:
     torch.testing.assert_close(got, with_encoding(own, {"name": "dape", "base": encoding}), rtol=2e-4, atol=2e-4)
 
 
+REROPE = {"name": "remap", "method": "rerope", "window": 5, "log_n": False}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "settings", "changed"),
+    [
+        (
+            "rope[window=20],none",
+            "remap=rerope:window=5,log_n=false",
+            [{"encoding": {**REROPE, "base": "rope"}, "window": 20}, {"encoding": "none"}],
+        ),
+        (
+            "tempered(p_rope)[chunk=30],fox[bias_init=2]",
+            "remap=rerope:window=5,log_n=false",
+            [
+                {"encoding": {"name": "tempered", "base": {**REROPE, "base": "p_rope"}}, "chunk": 30},
+                {"encoding": {"name": "fox", "bias_init": 2}},
+            ],
+        ),
+        ("rope[window=20],p_rope", "rope_theta=300", [{"encoding": "rope[theta=300]", "window": 20}, "p_rope"]),
+    ],
+    ids=["window", "chunk", "theta"],
+)
+def test_every_layer_of_a_schedule_is_changed_and_sees_what_it_saw(
+    schedule: str, settings: str, changed: list[Any], tmp_path: Path
+) -> None:
+    folder = checkpoint(tmp_path / "mine", schedule)
+    model, plain = opened(f"{folder}?{settings}"), opened(str(folder))
+    got = answers(model)
+    torch.testing.assert_close(got, with_encoding(plain, changed), rtol=2e-4, atol=2e-4)
+    assert (got - answers(plain)).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize("settings", ["remap=rerope:window=8", "rope_scaling=linear:2", "rope_theta=300"])
 def test_a_neox_model_runs_as_if_its_config_said_so(settings: str, tmp_path: Path) -> None:
     written = write(tmp_path / "run", "rotary", layers_of("rotary"))
@@ -149,6 +182,9 @@ def test_a_neox_model_runs_as_if_its_config_said_so(settings: str, tmp_path: Pat
         ("rope", "rope_theta=much", SpecError, "must be a number"),
         ("rope", "rope_scaling=full_attention:yarn:4", SpecError, "one RoPE for all layers"),
         ("rope", "rope_scaling=yarn", SpecError, "factor"),
+        ("none,alibi", "remap=rerope", SpecError, "encoding none,alibi and no RoPE"),
+        ("p_rope", "rope_scaling=yarn:4", SpecError, "--rope-scaling has no effect"),
+        ("rope[theta=500],rope", "rope_theta=300", SpecError, "would make one"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence_before_weights_are_read(

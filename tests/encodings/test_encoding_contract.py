@@ -130,6 +130,10 @@ def test_seams_that_are_not_named_in_the_capabilities_do_nothing(spec: dict[str,
         assert torch.equal(encoding.adjust(scores), plain)
     if not encoding.embeds:
         assert encoding.embed(x, at) is x
+    features = encoding.features(x)
+    assert (features is not None) == seams.features
+    assert features is None or (features.shape[:3] == scores.queries.shape[:3] and features.dtype == torch.float64)
+    assert (encoding.kept(scores.logits.logsumexp(-1)) is not None) == seams.keeps
 
 
 @every_spec
@@ -156,7 +160,8 @@ def test_gradients_reach_every_parameter(spec: dict[str, Any], causal: bool) -> 
         return
     found = step(encoding, embeddings(TRAIN_LENGTH))
     masked = found.logits.masked_fill(~found.scores.visible, float("-inf"))
-    context = masked.softmax(-1) @ found.values
+    kept = encoding.kept(masked.logsumexp(-1))
+    context = masked.softmax(-1) @ found.values * (1 if kept is None else kept[..., None])
     weights = torch.randn(context.shape, generator=seeded(7), dtype=torch.float64)
     (context * weights).sum().backward()
     for name, parameter in encoding.named_parameters():

@@ -11,6 +11,7 @@ from lpe_eval.model.attentions.toeplitz import Toeplitz
 from lpe_eval.model.build import build_encodings
 from lpe_eval.model.distance_kernels import alibi_slopes
 from lpe_eval.model.encoding import Encoding, Geometry
+from lpe_eval.model.mask import Mask
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from tests.support.attending import scored
 from tests.support.golden_cases import Case, check, each, tensor
@@ -120,5 +121,5 @@ def test_keys_too_far_to_be_seen_do_not_disturb_the_fused_kernel():
     bias = encoding.bias_by_offset(torch.tensor([0, 1999]))
     assert bias is not None
     assert bias[0, 1] == -torch.inf
-    expected = scored(Dense, encoding, 2000, 2000, True)
-    torch.testing.assert_close(scored(Toeplitz, encoding, 2000, 2000, True), expected, rtol=2e-5, atol=2e-5)
+    expected = scored(Dense, encoding, 2000, 2000, Mask())
+    torch.testing.assert_close(scored(Toeplitz, encoding, 2000, 2000, Mask()), expected, rtol=2e-5, atol=2e-5)

@@ -12,6 +12,7 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.cores import on_cores
 from lpe_eval.model.encodings.dape import Dape
+from lpe_eval.model.mask import Mask
 from tests.support.attending import built, scored
 
 ADJUSTING = ("dape(kerple_log)", "dape(rope)", "dape_v2(fire)", "cope", "transformer_xl")
@@ -74,8 +75,10 @@ def test_blocks_on_cores_of_their_own_equal_the_oracle(text: str, causal: bool, 
     monkeypatch.setattr(blocked, "on_cores", lambda work, pieces: used.append(len(pieces)) or on_cores(work, pieces))
     encoding = built(text, causal)
     for rows, length in ((700, 700), (400, 700)):
-        expected = scored(Dense, encoding, rows, length, causal, gradients=True)
-        torch.testing.assert_close(scored(Blocked, encoding, rows, length, causal), expected, rtol=2e-5, atol=2e-5)
+        expected = scored(Dense, encoding, rows, length, Mask(causal), gradients=True)
+        torch.testing.assert_close(
+            scored(Blocked, encoding, rows, length, Mask(causal)), expected, rtol=2e-5, atol=2e-5
+        )
     assert used == [6]  # 400 rows make four blocks, too few to share out among three
 
 
@@ -88,11 +91,11 @@ def test_every_thread_takes_blocks_and_gradients_stay_on_the_callers(monkeypatch
 
     monkeypatch.setattr(Dape, "adjust", noted)
     encoding = built("dape(kerple_log)", True)
-    scored(Blocked, encoding, 4000, 4000, True)
+    scored(Blocked, encoding, 4000, 4000, Mask())
     assert len(threads) == 3
     assert threading.get_ident() not in threads
     threads.clear()
-    scored(Blocked, encoding, 700, 700, True, gradients=True)
+    scored(Blocked, encoding, 700, 700, Mask(), gradients=True)
     assert threads == {threading.get_ident()}
 
 
@@ -106,7 +109,7 @@ def test_blocks_too_large_or_a_text_too_short_are_shared_by_all(
     for name in ("_LOGITS_WORTH_CORES", limit):
         monkeypatch.setattr(blocked, name, value if name == limit else 0)
     monkeypatch.setattr(blocked, "on_cores", lambda *_: pytest.fail("used"))
-    scored(Blocked, built("dape(kerple_log)", True), 700, 700, True)
+    scored(Blocked, built("dape(kerple_log)", True), 700, 700, Mask())
     monkeypatch.setattr(blocked, limit, value + (1 if limit == "_LOGITS_ON_CORES" else -1))
     with pytest.raises(pytest.fail.Exception, match="used"):
-        scored(Blocked, built("dape(kerple_log)", True), 700, 700, True)
+        scored(Blocked, built("dape(kerple_log)", True), 700, 700, Mask())

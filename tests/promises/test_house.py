@@ -13,6 +13,7 @@ import lpe_eval
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.encoding import Encoding, Geometry
+from lpe_eval.model.mask import Mask
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,9 +66,9 @@ def test_the_encoding_of_the_readme_works_as_it_stands():
     draw = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(1, 3, 40, 8, generator=draw) for _ in range(3))
     at = encoding.positions(40, torch.device("cpu"), draw)
-    dense, blocked = (path.attend(q, k, v, encoding, at, causal=True) for path in (Dense, Blocked))
+    dense, blocked = (path.attend(q, k, v, encoding, at, Mask()) for path in (Dense, Blocked))
     torch.testing.assert_close(dense, blocked, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(dense, Dense.attend(q, k, v, Encoding(encoding.geometry, encoding.options), at, True))
+    assert not torch.allclose(dense, Dense.attend(q, k, v, Encoding(encoding.geometry, encoding.options), at, Mask()))
 
 
 def test_the_two_commands_of_the_readme_use_the_tested_versions():

@@ -46,6 +46,38 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "remap", "method": "log_n", "original_length": 3, "base": {"name": "rope"}},
     {"name": "dape", "base": {"name": "remap", "base": {"name": "rope"}}},
     {"name": "randomized", "base": {"name": "remap", "window": 40, "base": {"name": "rope"}}},
+    {"name": "remap", "group": 2, "window": 2, "base": {"name": "p_rope", "p": 0.5, "layout": "interleaved"}},
+    {
+        "name": "remap",
+        "method": "rerope",
+        "window": 3,
+        "base": {"name": "tempered", "floor": 2, "base": {"name": "rope"}},
+    },
+    {"name": "remap", "method": "dca", "chunk_size": 4, "local": 2, "base": {"name": "fox", "rope": True}},
+    {"name": "remap", "window": 3, "base": {"name": "sinks", "base": {"name": "rope"}}},
+    {"name": "tempered", "base": {"name": "remap", "window": 3, "base": {"name": "rope"}}},
+    {"name": "sinks", "base": {"name": "remap", "window": 3, "base": {"name": "rope"}}},
+    {"name": "fox", "gate": "per_head"},
+    {"name": "fox", "gate": "fixed", "decay_times": [2, 1024]},
+    {"name": "fox", "rope": True, "bias_init": 5.0},
+    {"name": "dape", "base": {"name": "fox"}},
+    {"name": "dape_v2", "base": {"name": "fox"}},
+    {"name": "tempered", "base": {"name": "fox"}},
+    {"name": "cable", "scale": "sqrt_d"},
+    {"name": "inkling", "extent": 3, "rank": 2, "scale": "d", "temperature": {"floor": 2, "strength": 0.5}},
+    {"name": "inkling", "extent": 9, "clip": 0.5, "projection_bias": True},
+    {"name": "randomized", "max_length": 64, "base": {"name": "inkling"}},
+    {"name": "path", "forget_gate": True},
+    {"name": "stick_breaking", "own_key": True},
+    {"name": "stick_breaking", "rest": "dropped"},
+    {"name": "stick_breaking", "rest": "dropped", "own_key": True},
+    {"name": "sinks", "base": {"name": "cable"}},
+    {"name": "sinks", "start": 1.0, "base": {"name": "stick_breaking", "rest": "dropped"}},
+    {"name": "tempered", "rule": "ssmax", "base": {"name": "rope"}},
+    {"name": "tempered", "rule": "llama4", "floor": 2, "base": {"name": "none"}},
+    {"name": "tempered", "rule": "ministral", "floor": 2, "base": {"name": "rope"}},
+    {"name": "tempered", "rule": "inkling", "floor": 2, "base": {"name": "alibi"}},
+    {"name": "p_rope", "p": 0.75},
 ]
 SPECS: list[dict[str, Any]] = [
     *({"name": name} for name in PLAIN),
@@ -80,8 +112,11 @@ def made(spec: dict[str, Any], causal: bool = True, heads: int = HEADS) -> Encod
     return encoding
 
 
-def serves(spec: dict[str, Any], causal: bool) -> bool:
-    return causal or spec.get("form") != "key"
+def serves(spec: dict[str, Any] | None, causal: bool) -> bool:
+    if causal or spec is None:
+        return True
+    one_sided = spec.get("form") == "key" or ENCODINGS.load(spec["name"]).causal_only
+    return not one_sided and serves(spec.get("base"), causal)
 
 
 class Step(NamedTuple):
@@ -102,9 +137,9 @@ def step(encoding: Encoding, x: Tensor, at: Tensor | None = None, rows: slice | 
     at = encoding.positions(length, CPU, seeded(5)) if at is None else at
     width = shape.heads * shape.head_width
     mixing = torch.randn(3, width, width, generator=seeded(2), dtype=torch.float64).to(x.dtype)
-    q, k, v = (
-        (encoding.embed(x, at) @ each).unflatten(-1, (shape.heads, shape.head_width)).transpose(1, 2) for each in mixing
-    )
+    embedded = encoding.embed(x, at)
+    features = encoding.features(embedded)
+    q, k, v = ((embedded @ each).unflatten(-1, (shape.heads, shape.head_width)).transpose(1, 2) for each in mixing)
     q, k = encoding.rotate(q, k, at)
     rows = slice(0, length) if rows is None else rows
     end = min(length, rows.stop + encoding.lookahead) if shape.causal else length
@@ -114,7 +149,8 @@ def step(encoding: Encoding, x: Tensor, at: Tensor | None = None, rows: slice | 
         visible = index[None, :end] <= index[rows, None]
     q, k = q[:, :, rows], k[:, :, :end]
     bias = encoding.bias(at[rows], at[:end])
-    scores = Scores(q @ k.mT / shape.head_width**0.5, bias, q, k, visible, at[rows], at[:end])
+    of_both = (None, None) if features is None else (features[:, :, rows], features[:, :, :end])
+    scores = Scores(q @ k.mT / shape.head_width**0.5, bias, q, k, visible, at[rows], at[:end], *of_both)
     return Step(scores, encoding.adjust(scores), v)
 
 

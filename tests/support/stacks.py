@@ -25,6 +25,12 @@ ENCODINGS = [
     "randomized(rope)",
     "randomized(alibi)",
     "randomized(transformer_xl)",
+    "fox",
+    "cable",
+    "inkling",
+    "p_rope",
+    "sinks(rope)",
+    {"name": "tempered", "rule": "ssmax", "base": "fox"},
     {"name": "kerple_log", "per_layer": True},
     {"name": "dape", "hidden": 4, "base": "fire"},
 ]

@@ -14,6 +14,7 @@ from lpe_eval.model import offsets
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.encodings import transformer_xl
 from lpe_eval.model.fast import interpolation
+from lpe_eval.model.mask import Mask
 from lpe_eval.train import recorded
 from lpe_eval.train.stack import Stack
 from tests.support.attending import built
@@ -73,15 +74,18 @@ def test_without_looking_at_positions_the_numbers_are_the_same(
     for at in (torch.arange(30), 5 * torch.arange(30)):
         for rows in (30, 7):
             with monkeypatch.context() as patch:
-                seen = Dense.attend(q[:, :, -rows:], k, v, member, at, causal)
+                seen = Dense.attend(q[:, :, -rows:], k, v, member, at, Mask(causal))
                 for module in (offsets, interpolation, transformer_xl):
                     patch.setattr(module, "worth_looking", lambda *_: False)
-                unseen = Dense.attend(q[:, :, -rows:], k, v, member, at, causal)
+                unseen = Dense.attend(q[:, :, -rows:], k, v, member, at, Mask(causal))
             torch.testing.assert_close(unseen, seen, rtol=1e-5, atol=1e-6)
 
 
 def test_looking_and_copying_would_be_noticed(monkeypatch: pytest.MonkeyPatch):
     stack, tokens, targets = on_meta({"name": "rope", "scaling": {"type": "dynamic_ntk", "factor": 2.0}}, monkeypatch)
+    stack.step(tokens, targets, torch.Generator())
+    # Of positions that were made without `run_on` nothing is known, so the largest has to be looked at.
+    monkeypatch.setattr("lpe_eval.model.encoding.run_on", lambda length, device: torch.arange(length, device=device))
     with pytest.raises(RuntimeError, match="item"):
         stack.step(tokens, targets, torch.Generator())
     with Crossings() as crossings:

@@ -17,14 +17,16 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lpe_eval.model.attention import AttentionPath, rows_per_block
-from lpe_eval.model.block import last_seen, probabilities, scores_of_rows
+from lpe_eval.model.block import probabilities, scores_of_rows, seen_columns
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.mask import Mask
 
 
 class Checkpointed(AttentionPath):
     """Exact attention in blocks of query rows, each computed again in the backward pass."""
 
     preference = 5
+    falls_back = False
 
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
@@ -38,13 +40,14 @@ class Checkpointed(AttentionPath):
         v: Float[Tensor, "b h k d"],
         encoding: Encoding,
         at: Int[Tensor, " k"],
-        causal: bool,
+        mask: Mask,
+        features: Float[Tensor, "b h k n"] | None = None,
     ) -> Float[Tensor, "b h q d"]:
         length, first = len(at), len(at) - q.shape[2]
-        size, contexts = rows_per_block(q.shape[0] * q.shape[1], length), []
+        size, contexts = rows_per_block(q.shape[0] * q.shape[1], mask.most(length), q.device), []
         for start in range(first, length, size):
             rows = slice(start, min(start + size, length))
-            block = partial(_context, encoding=encoding, at=at, rows=rows, causal=causal)
+            block = partial(_context, encoding=encoding, at=at, rows=rows, mask=mask, features=features)
             queries = q[:, :, start - first : rows.stop - first]
             contexts.append(checkpoint(block, queries, k, v, use_reentrant=False, preserve_rng_state=False))
         return torch.cat(contexts, dim=2)
@@ -57,9 +60,10 @@ def _context(
     encoding: Encoding,
     at: Int[Tensor, " k"],
     rows: slice,
-    causal: bool,
+    mask: Mask,
+    features: Float[Tensor, "b h k n"] | None,
 ) -> Float[Tensor, "b h r d"]:
     """The context of a block of rows, from the keys that it sees."""
-    seen = last_seen(rows, at, causal)
-    scores = scores_of_rows(queries, k, encoding, at, rows, causal)
-    return probabilities(encoding, scores, seen).to(v.dtype) @ v[:, :, :seen]
+    scores = scores_of_rows(queries, k, encoding, at, rows, mask, features)
+    weights = probabilities(encoding, scores, seen_columns(encoding, rows, len(at), mask))
+    return weights.to(v.dtype) @ v[:, :, mask.keys(rows, len(at))]

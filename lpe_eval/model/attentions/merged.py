@@ -3,7 +3,8 @@
 Near keys take queries and keys as they come; for each further range both are turned on once, and PyTorch's fused
 kernel computes the pieces of a block without a mask other than its own causal one. See `model/merged_ranges.py`.
 
-Gradients, positions that do not begin at 0 and run on one by one, and ranges of a few tokens are left to `blocked`.
+Gradients, windows and chunks, positions that do not begin at 0 and run on one by one, and ranges of a few tokens are
+left to `blocked`.
 """
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.encoding import Encoding
+from lpe_eval.model.mask import Mask
 from lpe_eval.model.merged_ranges import attend_in_ranges, fused_piece
-from lpe_eval.model.offsets import consecutive
+from lpe_eval.model.positions import consecutive
 
 _ROWS, _ROWS_OF_LONG, _LONG = 256, 768, 6144
 """Query rows of a block; the kernel takes larger tiles from 768 rows on."""
@@ -30,7 +32,10 @@ class Merged(AttentionPath):
 
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
-        return device.type == "cpu" and encoding.mapped_distances() is not None and fused_piece(1.0) is not None
+        uses = encoding.capabilities
+        more = uses.offset_bias or uses.general_bias or uses.keeps
+        described = encoding.mapped_distances() is not None
+        return device.type == "cpu" and described and not more and fused_piece(1.0) is not None
 
     @classmethod
     def attend(
@@ -40,13 +45,14 @@ class Merged(AttentionPath):
         v: Float[Tensor, "b h k d"],
         encoding: Encoding,
         at: Int[Tensor, " k"],
-        causal: bool,
+        mask: Mask,
+        features: Float[Tensor, "b h k n"] | None = None,
     ) -> Float[Tensor, "b h q d"]:
         mapped, piece = encoding.mapped_distances(), fused_piece(q.shape[-1] ** -0.5)
         assert mapped is not None and piece is not None
         distances = mapped.distances
-        plain = torch.is_grad_enabled() or not causal or int(at[0]) != 0 or not consecutive(at)
-        if plain or distances.period < _SHORTEST:
-            return Blocked.attend(q, k, v, encoding, at, causal)
+        whole = mask.causal and not mask.bounded and consecutive(at) and int(at[0]) == 0
+        if torch.is_grad_enabled() or not whole or distances.period < _SHORTEST:
+            return Blocked.attend(q, k, v, encoding, at, mask, features)
         size = _ROWS if len(at) < _LONG else _ROWS_OF_LONG
         return attend_in_ranges(q, k, v, distances, mapped.rotation, size, piece)

@@ -19,6 +19,9 @@ serves. It does not differentiate a mask, so a learned table is left to the path
 passes of our own, which computed the blocks again and summed the table's gradient through the same
 view, took as long: 1.15 against 1.12 times plain attention for 8 x 4 heads of 32 at 512 tokens.)
 Positions that do not run on one by one (randomized) are left to `blocked` too.
+
+A window is minus infinity in the table from its length on, and a block begins at the first key that it sees. A chunk
+is a text of its own.
 """
 
 import torch
@@ -29,7 +32,9 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.encoding import Encoding
-from lpe_eval.model.offsets import consecutive
+from lpe_eval.model.mask import Mask
+from lpe_eval.model.parts import attend_part, kept_context
+from lpe_eval.model.positions import consecutive
 
 _ROWS, _ROWS_OF_LONG, _LONG = 256, 768, 6144
 """Query rows of a block. From 768 rows on the kernel takes larger tiles; until `_LONG` keys the
@@ -54,24 +59,35 @@ class Toeplitz(AttentionPath):
         v: Float[Tensor, "b h k d"],
         encoding: Encoding,
         at: Int[Tensor, " k"],
-        causal: bool,
+        mask: Mask,
+        features: Float[Tensor, "b h k n"] | None = None,
     ) -> Float[Tensor, "b h q d"]:
-        if not consecutive(at):
-            return Blocked.attend(q, k, v, encoding, at, causal)
-        length, rows = len(at), q.shape[2]
-        table = _by_falling_offset(encoding, length, rows, causal).to(torch.promote_types(q.dtype, torch.float32))
-        if torch.is_grad_enabled() and table.requires_grad:
-            return Blocked.attend(q, k, v, encoding, at, causal)
-        turned, size, contexts = q.flip(2), _ROWS if length < _LONG else _ROWS_OF_LONG, []
+        if mask.chunk is not None or not consecutive(at):
+            return Blocked.attend(q, k, v, encoding, at, mask, features)
+        length, rows, gradients = len(at), q.shape[2], torch.is_grad_enabled()
+        table = _by_falling_offset(encoding, length, rows, mask).to(torch.promote_types(q.dtype, torch.float32))
+        if gradients and (table.requires_grad or encoding.capabilities.keeps):
+            return Blocked.attend(q, k, v, encoding, at, mask, features)
+        turned, size, contexts = q.flip(2), _ROWS if mask.most(length) < _LONG else _ROWS_OF_LONG, []
         for start in range(0, rows, size):
-            queries, keys = turned[:, :, start : start + size], length - start if causal else length
-            mask = table[:, start:].as_strided((1, len(table), queries.shape[2], keys), (0, table.stride(0), 1, 1))
-            contexts.append(scaled_dot_product_attention(queries, k[:, :, :keys], v[:, :, :keys], attn_mask=mask))
+            queries = turned[:, :, start : start + size]
+            stop = length - start
+            keys = mask.keys(slice(stop - queries.shape[2], stop), length)
+            shape, steps = (1, len(table), queries.shape[2], keys.stop - keys.start), (0, table.stride(0), 1, 1)
+            bias = table[:, start + keys.start :].as_strided(shape, steps)
+            if encoding.capabilities.keeps:
+                contexts.append(kept_context(encoding, attend_part(queries, k[:, :, keys], v[:, :, keys], bias)))
+            else:
+                context = scaled_dot_product_attention(queries, k[:, :, keys], v[:, :, keys], attn_mask=bias)
+                contexts.append(context)
         return torch.cat(contexts, dim=2).flip(2)
 
 
-def _by_falling_offset(encoding: Encoding, length: int, rows: int, causal: bool) -> Float[Tensor, "h n"]:
+def _by_falling_offset(encoding: Encoding, length: int, rows: int, mask: Mask) -> Float[Tensor, "h n"]:
     """The bias at offsets length - 1, length - 2, ..., as far down as any block reads."""
-    values = encoding.bias_by_offset(torch.arange(length - 1, -1 if causal else -length, -1))
+    values = encoding.bias_by_offset(torch.arange(length - 1, -1 if mask.causal else -length, -1))
     assert values is not None
-    return pad(values, (0, rows - 1), value=float("-inf")) if causal else values.contiguous()
+    if mask.window is not None and mask.window < length:
+        hidden = torch.arange(length - 1, -1, -1) >= mask.window
+        values = values.masked_fill(hidden, float("-inf"))
+    return pad(values, (0, rows - 1), value=float("-inf")) if mask.causal else values.contiguous()

@@ -83,6 +83,11 @@ class DapeV2(EncodingWrapper):
         return max(self.inner.lookahead, self._after)
 
     @property
+    def lookbehind(self) -> int:
+        # Of the cells before the first key that is seen, the second convolution reads the hidden layer.
+        return max(self.inner.lookbehind, self.options.kernel - 1 - self._after)
+
+    @property
     def prefix_stable(self) -> bool:
         return self.inner.prefix_stable and self._after == 0
 

@@ -27,6 +27,7 @@ Deviations and choices:
 How distances travel stands in `model/drawn_distances.py`.
 """
 
+import sys
 from typing import ClassVar, Literal
 
 import torch
@@ -36,7 +37,9 @@ from torch import Tensor
 
 from lpe_eval.errors import LengthError, SpecError
 from lpe_eval.model.drawn_distances import draw_ascending, drawn_offsets, one_row, two_sides
-from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, EncodingWrapper, Geometry, Scores
+from lpe_eval.model.encoding import Encoding, EncodingOptions, EncodingWrapper
+from lpe_eval.model.positions import copied
+from lpe_eval.model.scores import Capabilities, Geometry, Scores
 
 
 class Randomized(EncodingWrapper):
@@ -99,7 +102,14 @@ class Randomized(EncodingWrapper):
             offset_bias=False,
             general_bias=inner.offset_bias or inner.general_bias,
             adjusts=inner.adjusts,
+            features=inner.features,
+            keeps=inner.keeps,
         )
+
+    @property
+    def lookbehind(self) -> int:
+        # Drawn distances are found in the positions of all tokens from the first one on.
+        return sys.maxsize if self.draws_distances else self.inner.lookbehind
 
     @property
     def longest_length(self) -> int | None:
@@ -120,7 +130,8 @@ class Randomized(EncodingWrapper):
                 "raise its option max_length"
             )
         if not self.draws_distances:
-            return draw_ascending(length, 0, longest, generator).to(device)
+            drawn = draw_ascending(length, 0, longest, generator)
+            return copied(drawn.to(device), drawn)
         past = self._draw_distances(length, generator)
         drawn = two_sides(past, self._draw_distances(length, generator)) if self.options.both_sides else past
         return drawn.to(device)

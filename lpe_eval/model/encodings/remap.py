@@ -8,8 +8,10 @@ HKUNLP/ChunkLlama at 2add4d7, with the authors' vLLM); Su 2021 for the log-n fac
 
 Deviations and choices:
     * Queries and keys are turned as RoPE turns them, which is right for near keys; for far ones they are turned on.
-    * Whatever frequencies the wrapped RoPE has, scaled ones too, serve both. Frequencies that change with the length
-      of the text are refused, because a block of rows does not know that length.
+    * Whatever frequencies the wrapped RoPE has, scaled ones too, serve both, and p-RoPE's, whose slow channels do not
+      turn. Frequencies that change with the length of the text are refused, because a block of rows does not know that
+      length. What else the wrapped encoding does stays: a temperature of its queries, gates, sinks.
+    * In a layer with a window or chunks, distances are those of the whole text.
     * Self-Extend drops its shift where all positions are near; nothing is far then, so nothing is dropped here.
     * ChunkLlama rounds the weights of its merged parts to bfloat16, and its length factor remembers the longest text
       that it has seen; neither is copied.
@@ -26,10 +28,12 @@ from torch import Tensor
 
 from lpe_eval.errors import SpecError
 from lpe_eval.model.descriptions import MappedDistances
-from lpe_eval.model.encoding import Capabilities, Encoding, EncodingOptions, EncodingWrapper, Geometry, Scores
+from lpe_eval.model.encoding import Encoding, EncodingOptions, EncodingWrapper
+from lpe_eval.model.gpu import device_of_float64
 from lpe_eval.model.remap_options import RemapOptions
-from lpe_eval.model.remaps import in_range, mirrored
+from lpe_eval.model.remaps import in_range, keys_within, mirrored
 from lpe_eval.model.rotary import turned_to
+from lpe_eval.model.scores import Capabilities, Geometry, Scores
 
 _SU_BIBTEX = """
     @misc{su2021logn,
@@ -95,7 +99,7 @@ class Remap(EncodingWrapper):
             )
         rotation = inner.rotation()
         if rotation is None:
-            why = "turns by more than position times frequency; write remap(rope)"
+            why = "does more than position times frequency to queries and keys; write remap(rope)"
             if not inner.prefix_stable:
                 why = "has frequencies that change with the length of the text; name another rule for them"
             raise SpecError(f"remap cannot go around {inner.label}, which {why}")
@@ -127,14 +131,15 @@ class Remap(EncodingWrapper):
         return self.inner.rotate(q, k, at)
 
     def adjust(self, scores: Scores) -> Float[Tensor, "b h q k"]:
-        logits = scores.logits.clone()
+        logits, exact = scores.logits.clone(), device_of_float64(scores.logits.device)
+        rows, columns = scores.q_at.to(exact), scores.k_at.to(exact)
         for each in self.distances.ranges:
             if each.mapped:
-                which = in_range(each, scores.q_at, scores.k_at)
-                self._write(logits, scores, which, each.query(scores.q_at), each.key(scores.k_at))
+                which, span = in_range(each, scores.q_at, scores.k_at), keys_within(each, scores.q_at, scores.k_at)
+                self._write(logits, scores, which, span, each.query(rows), each.key(columns))
                 if not self.geometry.causal:
-                    which = mirrored(each, scores.q_at, scores.k_at)
-                    self._write(logits, scores, which, each.key(scores.q_at), each.query(scores.k_at))
+                    which, span = mirrored(each, scores.q_at, scores.k_at), slice(0, len(scores.k_at))
+                    self._write(logits, scores, which, span, each.key(rows), each.query(columns))
         return self.inner.adjust(scores._replace(logits=logits))
 
     def rotation(self) -> None:
@@ -150,14 +155,13 @@ class Remap(EncodingWrapper):
         logits: Float[Tensor, "b h q k"],
         scores: Scores,
         which: Bool[Tensor, "q k"],
+        span: slice,
         q_to: Float[Tensor, " q"],
         k_to: Float[Tensor, " k"],
     ) -> None:
-        """Puts the products of queries and keys that are turned on where `which` says, and reads no other keys."""
-        columns = which.any(dim=0).nonzero()
-        if not len(columns):
+        """Puts the products of queries and keys that are turned on where `which` says, which is in `span` alone."""
+        if span.start == span.stop:
             return
-        span = slice(int(columns[0]), int(columns[-1]) + 1)
         queries = turned_to(scores.queries, scores.q_at, q_to, self.turned) * scores.queries.shape[-1] ** -0.5
         keys = turned_to(scores.keys[:, :, span], scores.k_at[span], k_to[span], self.turned)
         far = (queries @ keys.transpose(-1, -2)).to(logits.dtype)

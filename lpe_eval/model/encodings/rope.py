@@ -28,6 +28,7 @@ from torch import Tensor
 
 from lpe_eval.errors import SpecError
 from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
+from lpe_eval.model.positions import highest
 from lpe_eval.model.rope_scalings import SCALING_BIBTEX, AnyScaling
 from lpe_eval.model.rotary import AngleDtype, Frequencies, Layout, Rotation, angles, inverse_frequencies, turn
 
@@ -83,7 +84,7 @@ class Rope(Encoding):
     def rotate(
         self, q: Float[Tensor, "b h t d"], k: Float[Tensor, "b h t d"], at: Int[Tensor, " t"]
     ) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b h t d"]]:
-        found = self.at_train_length if self.prefix_stable else self.frequencies(int(at.max()) + 1)
+        found = self.at_train_length if self.prefix_stable else self.frequencies(highest(at) + 1)
         angle = angles(at, found.inverse, self.options.angle_dtype)
         cos, sin = angle.cos() * found.attention_factor, angle.sin() * found.attention_factor
         cos, sin = cos.to(q.dtype), sin.to(q.dtype)

@@ -25,9 +25,10 @@ from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor
 
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, require_even_width
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
 from lpe_eval.model.gpu import device_of_float64
 from lpe_eval.model.offsets import distances
+from lpe_eval.model.rotary import require_even_width
 
 
 class Sandwich(Encoding):

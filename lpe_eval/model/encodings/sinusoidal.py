@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lpe_eval.errors import SpecError
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, require_even_width
-from lpe_eval.model.rotary import AngleDtype, angles, inverse_frequencies
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
+from lpe_eval.model.rotary import AngleDtype, angles, inverse_frequencies, require_even_width
 
 
 class Sinusoidal(Encoding):

@@ -26,9 +26,13 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, Scores, require_even_width, reset_linear
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, Scores, reset_linear
 from lpe_eval.model.offsets import worth_looking
-from lpe_eval.model.rotary import AngleDtype, angles, inverse_frequencies
+from lpe_eval.model.positions import known_of
+from lpe_eval.model.rotary import AngleDtype, angles, inverse_frequencies, require_even_width
+
+_KEY_NUMBERS = 1 << 24
+"""Of the keys of single cells held at once: 64 MiB."""
 
 
 class TransformerXL(Encoding):
@@ -73,16 +77,26 @@ class TransformerXL(Encoding):
         if self.geometry.causal:
             offset = offset.clamp(min=0)
         queries = scores.queries + self.r_r_bias[:, None, :]
-        if worth_looking(scores.q_at, scores.k_at):
-            distinct, column = _distinct(offset)
+        found = _distinct(offset, scores) if worth_looking(scores.q_at, scores.k_at) else None
+        if found is not None:
+            distinct, column = found
             by_offset = torch.einsum("bhqd,nhd->bhqn", queries, self.keys_of(distinct).to(queries.dtype))
             relative = by_offset.gather(-1, column.expand(*by_offset.shape[:2], -1, -1))
         else:
-            keys = self.keys_of(offset.flatten()).to(queries.dtype).unflatten(0, offset.shape)
-            relative = torch.einsum("bhqd,qkhd->bhqk", queries, keys)
+            at_once = max(1, _KEY_NUMBERS // (offset.shape[1] * self.r_net.out_features))
+            relative = torch.cat(
+                [
+                    torch.einsum("bhqd,qkhd->bhqk", some, self._keys_of_each(offsets).to(queries.dtype))
+                    for some, offsets in zip(queries.split(at_once, dim=2), offset.split(at_once), strict=True)
+                ],
+                dim=2,
+            )
         content = torch.einsum("hd,bhkd->bhk", self.r_w_bias, scores.keys)[:, :, None, :]
         logits = scores.logits + (relative + content) * self.geometry.head_width**-0.5
         return logits if scores.bias is None else logits + scores.bias
+
+    def _keys_of_each(self, offset: Int[Tensor, "q k"]) -> Float[Tensor, "q k h d"]:
+        return self.keys_of(offset.flatten()).unflatten(0, offset.shape)
 
     def keys_of(self, offset: Int[Tensor, " n"]) -> Float[Tensor, "n h d"]:
         """The key of each offset i - j in every head."""
@@ -94,9 +108,22 @@ class TransformerXL(Encoding):
         return self.r_net(sinusoid).unflatten(-1, (self.geometry.heads, self.geometry.head_width))
 
 
-def _distinct(offset: Int[Tensor, "q k"]) -> tuple[Int[Tensor, " n"], Int[Tensor, "q k"]]:
-    """Offsets that cover all those of the matrix, and where each cell's is found among them."""
-    low, high = int(offset.min()), int(offset.max())
+def _distinct(offset: Int[Tensor, "q k"], scores: Scores) -> tuple[Int[Tensor, " n"], Int[Tensor, "q k"]] | None:
+    """Offsets that cover all those of the matrix, and where each cell's is found; None where only a GPU knows.
+
+    Args:
+        offset: the matrix, where the model is causal without the future.
+        scores: whose positions it is made of.
+    """
+    if offset.device.type == "cpu":
+        low, high = int(offset.min()), int(offset.max())
+    else:
+        q, k = known_of(scores.q_at), known_of(scores.k_at)
+        if q is None or k is None or not (q.step and k.step):
+            return None
+        # No less than what the matrix holds: the future is left out where it was clamped away, or never looked at.
+        low, high = q.lowest - k.highest, q.highest - k.lowest
+        offset = offset.clamp(min=low)
     if high - low < 2 * sum(offset.shape):
         return torch.arange(low, high + 1, device=offset.device), offset - low
     return offset.unique(return_inverse=True)

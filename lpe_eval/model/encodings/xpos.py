@@ -25,8 +25,8 @@ from pydantic import Field
 from torch import Tensor
 
 from lpe_eval.model.constants import constant
-from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry, require_even_width
-from lpe_eval.model.rotary import Layout, angles, inverse_frequencies, turn
+from lpe_eval.model.encoding import Encoding, EncodingOptions, Geometry
+from lpe_eval.model.rotary import Layout, angles, inverse_frequencies, require_even_width, turn
 
 _LARGEST_EXPONENT = 86.0
 """exp(86) is a factor of 15 below the largest float32."""

@@ -5,7 +5,8 @@ Choices:
       once for each distance. The numbers are the same.
     * The network is piecewise linear in one number. On the CPU, without gradients, in a causal model, a block of rows
       above the threshold is put together from its pieces (`_in_segments`): equal up to rounding, and the hidden
-      layer is never computed for a pair.
+      layer is never computed for a pair. Elsewhere, without gradients, each pair finds its piece: the same again,
+      and no number is fetched from the device.
 """
 
 from collections.abc import Callable
@@ -16,8 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lpe_eval.model.fast.piecewise import Bends, RatioNetwork, bends_up_to
-from lpe_eval.model.offsets import consecutive, spread_offsets, worth_looking
+from lpe_eval.model.fast.piecewise import Bends, RatioNetwork, bends_up_to, linear_pieces
+from lpe_eval.model.gpu import has_float64
+from lpe_eval.model.offsets import spread_offsets, worth_looking
+from lpe_eval.model.positions import consecutive
 
 
 class Interpolation(NamedTuple):
@@ -37,8 +40,8 @@ class Interpolation(NamedTuple):
 
 def interpolated(bias: Interpolation, q_at: Int[Tensor, " q"], k_at: Int[Tensor, " k"]) -> Float[Tensor, "h q k"]:
     """The bias between queries at `q_at` and keys at `k_at`."""
-    reach, threshold = bias.reach(q_at, k_at), bias.threshold
-    if worth_looking(q_at, k_at) and int(reach.max()) < float(threshold.detach()):
+    reach, threshold, on_cpu = bias.reach(q_at, k_at), bias.threshold, q_at.device.type == "cpu"
+    if on_cpu and worth_looking(q_at, k_at) and int(reach.max()) < float(threshold.detach()):
         return spread_offsets(lambda offset: _of(bias, bias.psi(bias.distance(offset)), threshold), q_at, k_at)
     if _may_cut(bias, q_at) and consecutive(k_at):
         if consecutive(q_at.flip(0)):
@@ -46,8 +49,21 @@ def interpolated(bias: Interpolation, q_at: Int[Tensor, " q"], k_at: Int[Tensor,
         if consecutive(q_at):
             return _in_segments(bias, q_at.flip(0), k_at).flip(1)
     offset = q_at[:, None] - k_at[None, :]
-    normaliser = torch.maximum(threshold, reach.to(threshold.dtype))[:, None].expand(offset.shape)
-    return _of(bias, bias.psi(bias.distance(offset)).flatten(), normaliser).unflatten(-1, offset.shape)
+    normaliser = torch.maximum(threshold, reach.to(threshold.dtype))
+    if not (on_cpu or torch.is_grad_enabled()) and worth_looking(q_at, k_at) and has_float64(q_at.device):
+        return _from_pieces(bias, bias.psi(bias.distance(offset)), normaliser)
+    numerator = bias.psi(bias.distance(offset)).flatten()
+    return _of(bias, numerator, normaliser[:, None].expand(offset.shape)).unflatten(-1, offset.shape)
+
+
+def _from_pieces(
+    bias: Interpolation, numerator: Float[Tensor, "q k"], normaliser: Float[Tensor, " q"]
+) -> Float[Tensor, "h q k"]:
+    """Of each pair by the linear pieces of the network, which a GPU finds without telling anybody where they are."""
+    pieces = linear_pieces(bias.network)
+    ratio = numerator / (bias.psi(normaliser) + bias.eps)[:, None]
+    piece = torch.searchsorted(pieces.knots, ratio, right=True)
+    return torch.addcmul(pieces.constant[:, piece], pieces.slope[:, piece], ratio)
 
 
 def _of(bias: Interpolation, numerator: Float[Tensor, " n"], normaliser: Float[Tensor, "..."]) -> Float[Tensor, "h n"]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lpe_eval.model.attention import rows_per_block
 from lpe_eval.model.merged_ranges import attend_in_ranges, fused_piece, plain_piece, repeated
+from lpe_eval.model.products import products
 from lpe_eval.model.remap_options import Remapping
 from lpe_eval.model.rotary import Layout, Rotation
 
@@ -169,7 +170,7 @@ def _attention(
     fused = cap is None and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
     piece, rows = (fused_piece(scale) if fused else None), _ROWS if length < _LONG else _ROWS_OF_LONG
     if piece is None:
-        piece, rows = plain_piece(scale, cap), rows_per_block(query.shape[0] * heads, length)
+        piece, rows = plain_piece(scale, cap), rows_per_block(query.shape[0] * heads, length, query.device)
     context = attend_in_ranges(
         query,
         repeated(key, heads),
@@ -206,9 +207,10 @@ def _left_alone(
 
         return AttentionInterface()["sdpa"](module, query, key, value, mask, **given)
     keys, values = repeated(key, query.shape[1]), repeated(value, query.shape[1])
-    rows, length, contexts = rows_per_block(query.shape[0] * query.shape[1], key.shape[2]), key.shape[2], []
+    length, contexts = key.shape[2], []
+    rows = rows_per_block(query.shape[0] * query.shape[1], length, query.device)
     for some in torch.arange(query.shape[2], device=query.device).split(rows):
-        logits = cap * (((query[:, :, some] * scale) @ keys.transpose(-1, -2)).float() / cap).tanh()
+        logits = cap * (products(query[:, :, some], keys, scale) / cap).tanh()
         seen = torch.arange(length, device=query.device) <= some[:, None] if mask is None else mask[:, :, some]
         added = seen if seen.dtype != torch.bool else torch.zeros_like(logits).masked_fill(~seen, float("-inf"))
         contexts.append((logits + added).softmax(dim=-1).to(value.dtype) @ values)

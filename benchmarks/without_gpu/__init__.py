@@ -1,0 +1,1 @@
+"""CUDA without a GPU: a pretended card, what is generated for it, and what the compiler makes of that."""
