@@ -64,10 +64,10 @@ def spec_readers(home: Path) -> list[Reader]:
         Transformer(ModelSpec(encoding=encoding, width=16, layers=4, heads=2, mlp_width=16, train_length=8))
 
     short = st.text("abdelopinr_- (),{}0", max_size=30) | ODD
-    pieces = "rope none alibi dape [window= [chunk= [p= 512 0 -1 ] * 3 , ( )".split()
-    schedule = st.lists(st.sampled_from(pieces) | ODD, max_size=9).map("".join)
-    methods = "self_extend rerope dca log_n : group= window= local= 8 0 , { } nan".split()
-    remap = st.lists(st.sampled_from(methods) | ODD, max_size=7).map("".join)
+    signs = ["[window=", "[chunk=", "[p=", "512", "0", "-1", "]", "*", "3", ",", "(", ")"]
+    schedule = st.lists(st.sampled_from(["rope", "none", "alibi", "dape", *signs]) | ODD, max_size=9).map("".join)
+    values = [":", "group=", "window=", "local=", "8", "0", ",", "{", "}", "nan"]
+    remap = st.lists(st.sampled_from(["self_extend", "rerope", "dca", "log_n", *values]) | ODD, max_size=7).map("".join)
     names = st.sampled_from(ENCODINGS.names())
     options = sorted({key for name in ENCODINGS.names() for key in ENCODINGS.load(name).Options.model_fields})
     few = st.one_of(st.integers(-2, 40), st.floats(), st.booleans(), st.none(), ODD, st.lists(ODD, max_size=2))
