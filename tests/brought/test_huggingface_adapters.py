@@ -174,6 +174,7 @@ def gguf_file(file: Path, model: Any) -> None:
 
     config = model.config
     writer = gguf.GGUFWriter(file, "llama")
+    writer.add_name("small")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)

@@ -16,7 +16,7 @@ from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.checkpoints.huggingface import HuggingFace
 from tests.support.direct_loop import TEXT, our_loss, their_loss
 from tests.support.multimodal_models import TRAINED, multimodal
-from tests.support.transformers_models import SYMBOLS, llama, rope_fields, save
+from tests.support.transformers_models import SYMBOLS, llama, rope_fields, save, since_version_5
 
 BYTES = LoadOptions(tokenizer="bytes")
 SIZES = {
@@ -39,6 +39,7 @@ MULTIMODAL = [
 ]  # fmt: skip
 
 
+@since_version_5
 @pytest.mark.parametrize(("kind", "encoding", "shape", "before"), MULTIMODAL, ids=[row[0] for row in MULTIMODAL])
 def test_of_a_multimodal_checkpoint_the_text_decoder_is_measured(kind, encoding, shape, before, tmp_path):
     """reports 1; architectures 1 and 3."""
@@ -54,6 +55,7 @@ def test_of_a_multimodal_checkpoint_the_text_decoder_is_measured(kind, encoding,
         assert math.isfinite(our_loss(model, 240))
 
 
+@since_version_5
 def test_what_text_does_not_use_is_told_and_its_numbers_are_not_those_of_the_encoding(tmp_path):
     """reports 1; architectures 1: tables and rotaries of vision towers were taken for the text's."""
     multimodal("qwen2_5_vl", tmp_path / "model")
@@ -62,6 +64,7 @@ def test_what_text_does_not_use_is_told_and_its_numbers_are_not_those_of_the_enc
     assert [each.where for each in model.position_tensors()] == 2 * ["Qwen2_5_VLRotaryEmbedding"]
 
 
+@since_version_5
 @pytest.mark.parametrize("kind", ["qwen3_vl", "qwen2_5_vl", "mistral3"])
 def test_rope_of_a_multimodal_model_can_be_changed(kind, tmp_path):
     """architectures 1: `--rope-scaling` said "has no RoPE", which was false."""
@@ -76,6 +79,7 @@ def test_rope_of_a_multimodal_model_can_be_changed(kind, tmp_path):
     assert our_loss(model, 60) == pytest.approx(their_loss(theirs, 60), rel=1e-6)
 
 
+@since_version_5
 def test_rope_by_kind_of_layer_is_refused_for_what_it_is(tmp_path):
     """architectures 1."""
     multimodal("gemma3", tmp_path / "model")
@@ -83,6 +87,7 @@ def test_rope_by_kind_of_layer_is_refused_for_what_it_is(tmp_path):
         HuggingFace.load(tmp_path / "model", BYTES._replace(rope_scaling="yarn:4"))
 
 
+@since_version_5
 def test_a_layer_too_few_is_no_tower(tmp_path):
     """architectures 3: what passes is a whole tower, not a layer that a config forgot."""
     multimodal("llama4", tmp_path / "model")
@@ -108,6 +113,7 @@ def test_bodies_that_end_in_float32_have_heads_in_half_precision(kind, dtype, tm
     assert model.facts.encoding == "none"
 
 
+@since_version_5
 def test_dynamic_ntk_by_kind_of_layer_keeps_no_history(tmp_path):
     """architectures 6: 14.01605 alone, and 14.01432 after another length in the same run."""
     rules = {
@@ -128,6 +134,7 @@ def test_dynamic_ntk_by_kind_of_layer_keeps_no_history(tmp_path):
         assert our_loss(model, length) == alone[length]
 
 
+@since_version_5
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -20,7 +20,7 @@ from lpe_eval.model.remap_options import parse_remap
 from lpe_eval.model.rope_scalings import DynamicNtk, Linear, Yarn
 from lpe_eval.model.rotary import Frequencies, inverse_frequencies
 from tests.support import llama_oracle, remap_oracle
-from tests.support.transformers_models import STREAM, SYMBOLS, TRAINED, config_of, save
+from tests.support.transformers_models import STREAM, SYMBOLS, TRAINED, config_of, save, since_version_5
 
 LENGTH = 200
 SIZES: dict[str, Any] = {
@@ -98,7 +98,7 @@ def test_logits_are_those_of_the_formulas(name: str, remap: str, folders: dict[s
 
 
 @pytest.mark.parametrize("remap", REMAPS[:1] + REMAPS[2:3] + REMAPS[5:6])
-@pytest.mark.parametrize("rule", ["linear:2", "yarn:4", "dynamic:2"])
+@pytest.mark.parametrize("rule", ["linear:2", pytest.param("yarn:4", marks=since_version_5), "dynamic:2"])
 def test_scaled_frequencies_and_another_base_serve_as_well(rule: str, remap: str, folders: dict[str, Path]) -> None:
     factor = float(rule.partition(":")[2])
     found: Frequencies = {

@@ -16,7 +16,17 @@ from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.checkpoints.huggingface import HuggingFace
 from lpe_eval.model.foreign.rope_override import parse_override
 from lpe_eval.model.foreign.transformers_config import encoding_label, train_length
-from tests.support.transformers_models import ROPES, STREAM, SYMBOLS, TRAINED, config_of, llama, rope_fields, save
+from tests.support.transformers_models import (
+    ROPES,
+    STREAM,
+    SYMBOLS,
+    TRAINED,
+    config_of,
+    llama,
+    rope_fields,
+    save,
+    since_version_5,
+)
 
 
 def our_perplexity(model, length: int) -> float:
@@ -91,7 +101,7 @@ def test_the_order_of_lengths_does_not_matter_where_frequencies_depend_on_it(rop
         assert our_perplexity(model, length) == alone[length]
 
 
-@pytest.mark.parametrize("rule", ["linear:2", "dynamic:2", "yarn:4", "llama3:8"])
+@pytest.mark.parametrize("rule", ["linear:2", "dynamic:2", pytest.param("yarn:4", marks=since_version_5), "llama3:8"])
 @pytest.mark.parametrize("name", ["llama", "pythia"])
 def test_a_scaling_from_the_command_line_gives_the_model_whose_config_had_it(rule, name, tmp_path):
     plain = config_of(f"{name} plain" if name == "llama" else name)

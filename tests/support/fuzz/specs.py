@@ -16,6 +16,7 @@ from lpe_eval.model.checkpoints.fairseq import Fairseq
 from lpe_eval.model.checkpoints.gpt_neox import GptNeox
 from lpe_eval.model.checkpoints.native import Native
 from lpe_eval.model.foreign.rope_override import parse_override
+from lpe_eval.model.remap_options import parse_remap
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.plain import json_of, printable, read_plain, yaml_of
 from lpe_eval.reference import split_settings
@@ -57,7 +58,16 @@ def spec_readers(home: Path) -> list[Reader]:
         encoding = parse_spec(fields, EncodingSpec, "here")
         Transformer(ModelSpec(encoding=encoding, width=16, layers=2, heads=2, mlp_width=16, train_length=8))
 
+    def build_layers(text: str) -> None:
+        encoding = EncodingSpec.parse(text)
+        assert EncodingSpec.parse(str(encoding)) == encoding
+        Transformer(ModelSpec(encoding=encoding, width=16, layers=4, heads=2, mlp_width=16, train_length=8))
+
     short = st.text("abdelopinr_- (),{}0", max_size=30) | ODD
+    signs = ["[window=", "[chunk=", "[p=", "512", "0", "-1", "]", "*", "3", ",", "(", ")"]
+    schedule = st.lists(st.sampled_from(["rope", "none", "alibi", "dape", *signs]) | ODD, max_size=9).map("".join)
+    values = [":", "group=", "window=", "local=", "8", "0", ",", "{", "}", "nan"]
+    remap = st.lists(st.sampled_from(["self_extend", "rerope", "dca", "log_n", *values]) | ODD, max_size=7).map("".join)
     names = st.sampled_from(ENCODINGS.names())
     options = sorted({key for name in ENCODINGS.names() for key in ENCODINGS.load(name).Options.model_fields})
     few = st.one_of(st.integers(-2, 40), st.floats(), st.booleans(), st.none(), ODD, st.lists(ODD, max_size=2))
@@ -71,6 +81,8 @@ def spec_readers(home: Path) -> list[Reader]:
                                       VALUES.map(in_yaml)), file),
         Reader("task file", anything(in_yaml(TASK)), lambda content: read_task(str(put(home / "task.yaml", content)))),
         Reader("encoding", short, lambda text: str(EncodingSpec.parse(text))),
+        Reader("schedule of layers", schedule, lambda text: build_layers(text)),
+        Reader("remap", remap, lambda text: parse_remap(text).model_dump_json()),
         Reader("encodings", short, lambda text: each(lambda: parse_encodings([text]), lambda: parse_modes(text))),
         Reader("options of an encoding", st.tuples(names, st.dictionaries(st.sampled_from(options), few, max_size=3),
                                                    st.none() | names), build),

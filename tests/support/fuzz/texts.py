@@ -1,10 +1,12 @@
 """Readers of tokenizers and of text."""
 
+import gzip
 import io
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from hypothesis import strategies as st
 
 from lpe_eval.data.corpus import open_corpus
@@ -45,18 +47,29 @@ def text_readers(home: Path) -> list[Reader]:
     buffer = io.BytesIO()
     pd.DataFrame({"text": ["a", "é" * 9, ""], "n": [1, 2, 3]}).to_parquet(buffer)
     lines = b'{"text": "a"}\n\n{"text": "\xc3\xa9", "n": 1}\n'
+    table = pa.table({"text": ["a", "\u00e9" * 9, None]})
+    stream = io.BytesIO()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
     dictionary = b"the 100\nof 50\n<unk> 3 #fairseq:overwrite\n"
     return [
         Reader("BPE in two files", st.tuples(anything(in_json(vocab)) | altered(vocab).map(in_json),
                                              st.just(merges) | anything(merges)), pair),
         Reader("BPE in one file", anything(in_json(whole)) | altered(whole).map(in_json),
                lambda content: encoded(f"bpe:{put(files / 't.json', content)}"), 2),
+        Reader("characters in JSON", anything(in_json({"stoi": vocab})) | altered({"stoi": vocab}).map(in_json),
+               lambda content: encoded(f"char:{put(files / 'c.json', content)}")),
+        Reader("characters of a text", anything("ab c\u00e9\n\udcff".encode("utf-8", "surrogateescape")),
+               lambda content: encoded(f"char:{put(files / 'c.txt', content)}")),
         Reader("fairseq dictionary", anything(dictionary),
                lambda content: encoded(f"fairseq_dict:{put(files / 'd', content)}")),
         Reader("text", anything("a é\r\n".encode()), lambda content: read(put(home / "a.txt", content))),
         Reader("JSON lines", anything(lines) | VALUES.map(in_json),
                lambda content: read(put(home / "a.jsonl", content)), 2),
         Reader("Parquet", anything(buffer.getvalue()), lambda content: read(put(home / "a.parquet", content)), 2),
+        Reader("Arrow", anything(stream.getvalue()), lambda content: read(put(home / "a.arrow", content)), 2),
+        Reader("JSON lines, packed", anything(gzip.compress(lines, mtime=0)),
+               lambda content: read(put(home / "a.jsonl.gz", content))),
         Reader("token ids", st.tuples(st.binary(max_size=9), anything(b'{"dtype": "uint16", "document_end": 1}') |
                altered({"dtype": "uint16", "document_end": 1}).map(in_json)), ids),
     ]  # fmt: skip
