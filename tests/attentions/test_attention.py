@@ -36,8 +36,14 @@ MASKS = {
     "window 40": Mask(window=40),
     "chunk 7": Mask(chunk=7),
 }
+FURTHER = ("window 1", "window 40", "chunk 7")
+"""Masks of the slow tests: at the ends of what a window can be, and chunks."""
+
 PATHS = [each for each in ATTENTIONS.names() if each != "dense"]
-every_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+every_mask = pytest.mark.parametrize(
+    "mask",
+    [pytest.param(mask, id=name, marks=[pytest.mark.slow] if name in FURTHER else []) for name, mask in MASKS.items()],
+)
 
 
 @every_mask

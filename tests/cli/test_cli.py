@@ -67,7 +67,7 @@ def test_the_flags_of_ppl_are_these():
         "--text-column", "--max-tokens", "--bos", "--pack", "--tail", "--batch-size", "-b", "--device", "--dtype",
         "--attention", "--tokenizer", "--revision", "--trust-remote-code", "--rope-scaling", "--rope-theta",
         "--as-published", "--out", "-o", "--overwrite", "--seed", "--dry-run", "--quiet", "-q", "--baseline",
-        "--deterministic", "--subset", "--streaming", "--token-dtype", "--allow-leak",
+        "--deterministic", "--subset", "--streaming", "--token-dtype", "--allow-leak", "--remap",
     }  # fmt: skip
     assert wanted == flags - {"--help", "-h"}
 

@@ -73,6 +73,7 @@ def test_every_length_scores_the_same_text(models, text, tmp_path):
         assert group.n_tokens.nunique() == 1
 
 
+@pytest.mark.slow
 def test_the_value_is_that_of_a_plain_loop_over_the_model(models, text, tmp_path):
     flags = ("--lengths", "32,64", "--protocol", "nonoverlap,sliding", "--stride", "10", "--max-tokens", "300")
     ppl(models, text, tmp_path / "run", *flags)
@@ -114,6 +115,7 @@ def test_sliding_by_a_whole_length_gives_the_nonoverlapping_rows(models, text, t
         assert rows.loc[(name, "nonoverlap", 32)].value == rows.loc[(name, "sliding", 32)].value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [("-b", "1"), ("-b", "7"), ("--attention", "dense")], ids=str)
 def test_batch_and_path_move_nothing_beyond_rounding(models, text, tmp_path, flags):
     ppl(models, text, tmp_path / "a", "--lengths", "16,64", names=("alibi", "rope", "dape"))

@@ -17,7 +17,7 @@ def p_rope(width: int, **options: float) -> PRope:
 
 
 @each("p_rope", has("inv_freq"))
-def test_p_rope_has_the_published_numbers(case: Case) -> None:
+def test_p_rope_has_the_published_numbers_from_none_turning_to_all(case: Case) -> None:
     given = case.params
     member = p_rope(case.head_dim or 0, p=given["p"], theta=given["base"], factor=given["factor"])
     check(case, "inv_freq", member.frequencies())

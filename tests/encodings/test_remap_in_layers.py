@@ -32,7 +32,7 @@ PAST = torch.arange(T)[:, None] - torch.arange(T)
         ({"name": "p_rope", "p": 0.5}, 2, lambda i: 1.0),
         ({"name": "tempered", "floor": 4, "base": {"name": "rope"}}, 4, lambda i: max(1.0, math.log(i + 1, 4))),
     ],
-    ids=["rope", "p_rope", "tempered"],
+    ids=["rope", "p_rope", "tempered(rope)"],
 )
 @pytest.mark.parametrize(
     ("mask", "hidden"),

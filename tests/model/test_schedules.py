@@ -65,7 +65,7 @@ def test_a_schedule_is_that_of_its_family(case: Case) -> None:
 
 
 @each("windows", has("sliding_logits", "rope_logits"))
-def test_layers_of_both_kinds_are_the_published_ones(case: Case) -> None:
+def test_layers_of_rope_and_of_none_are_the_published_ones(case: Case) -> None:
     layout = case.fields["rotary_layout"].replace("-", "_")
     rope = made(case, {"name": "rope", "theta": case.fields["rope_base"], "layout": layout})
     first, second = ("sliding_", "full_") if "window" in case.fields else ("rope_", "nope_")
@@ -74,7 +74,7 @@ def test_layers_of_both_kinds_are_the_published_ones(case: Case) -> None:
 
 
 @each("windows", has("chunked_logits"))
-def test_layers_of_llama_4_are_the_published_ones(case: Case) -> None:
+def test_layers_of_llama_4_with_rope_and_with_none_are_the_published_ones(case: Case) -> None:
     rope = made(case, {"name": "rope", "theta": case.fields["rope_base"], "layout": "interleaved"})
     given = {"rule": "llama4", "floor": case.fields["floor_scale"], "strength": case.fields["attn_scale"]}
     check_layer(case, layered(made(case, {"name": "tempered", **given, "base": "none"}), case), "full_")

@@ -84,6 +84,7 @@ def test_a_model_that_cannot_be_measured_costs_its_own_cells_alone(installed: In
     assert len(rows) == 5 and sum("failed" in row for row in rows) == 2
 
 
+@pytest.mark.slow
 def test_what_is_killed_goes_on_and_ends_with_the_same_bytes(installed: Installed):
     whole = (installed.home / "whole" / "accuracy.csv").read_bytes()
     for cells in (1, 3):

@@ -24,7 +24,7 @@ IN_WORDS = {
     "dape-v2": "dape_v2",
     "nope": "none",
     "transformer-xl": "transformer_xl",
-    "relative": "transformer_xl",
+    "_relative": "transformer_xl",
     "rotary": "rope",
     "sin_cos": "sinusoidal",
     "t5": "t5",

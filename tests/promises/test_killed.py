@@ -77,6 +77,7 @@ def killed_until_it_ends(
     return folders
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bytes(
     lpe_eval: Warm, place: Path, undisturbed: float
 ):

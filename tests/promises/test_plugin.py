@@ -9,6 +9,7 @@ from pathlib import Path
 PLUGIN = Path(__file__).parents[1] / "plugin"
 
 
+@pytest.mark.slow
 def test_an_installed_package_adds_an_encoding_and_a_corpus(tmp_path: Path):
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]

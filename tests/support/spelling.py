@@ -9,7 +9,8 @@ from lpe_eval.registry import ENCODINGS
 
 def written(spec: dict[str, Any]) -> str:
     inner = f"({written(spec['base'])})" if "base" in spec else ""
-    options = [f"{value}" for key, value in spec.items() if key not in ("name", "base")]
+    # What is switched on is known by its key.
+    options = [key if value is True else f"{value}" for key, value in spec.items() if key not in ("name", "base")]
     return "-".join([spec["name"] + inner, *options])
 
 
