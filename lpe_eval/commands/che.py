@@ -13,7 +13,7 @@ import torch
 import lpe_eval
 from lpe_eval.errors import LengthError, SpecError, one_sentence
 from lpe_eval.measure.che_plan import PlannedCell, plan_cells
-from lpe_eval.measure.device import pick_device
+from lpe_eval.measure.device import pick_device, slow_products
 from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.problem_rows import ScoredRows, cell_row, rows_without_value, stored_rows
 from lpe_eval.measure.progress import Advance, Tell
@@ -58,6 +58,8 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
         keep_freed_memory()
     cells = plan_cells(spec)
     _refuse_unfit(cells, device)
+    if spec.encodings and (slow := slow_products(cells[0].protocol.compute_dtype, device)):
+        settings.tell(f"{slow} in a protocol of your own")
     places = {cell.name[0]: cell.place for cell in cells if cell.place is not None}
     planned = {model: stored.digest_and_stamps(place) for model, place in places.items()}
     digests = {model: digest for model, (digest, _) in planned.items()}

@@ -7,7 +7,7 @@ from lpe_eval.data.selection import Selection, choose_documents
 from lpe_eval.data.tokenizer import Tokenizer, open_tokenizer
 from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.measure.determinism import deterministic
-from lpe_eval.measure.device import pick_device
+from lpe_eval.measure.device import pick_device, slow_products
 from lpe_eval.measure.facts import corpus_facts
 from lpe_eval.measure.memory import peak_memory_mib
 from lpe_eval.measure.progress import Progress
@@ -47,6 +47,8 @@ def run_spec(spec: TrainSpec, settings: Settings) -> Outcome:
     # On a GPU the weights are drawn in main memory, and trained elsewhere.
     if shortfall := model_shortfall(spec.model, TRAINED_WEIGHT if device.type == "cpu" else WEIGHT):
         raise SpecError(f"the training of {spec.name} {shortfall}; lower --width or --layers")
+    if slow := slow_products(spec.compute_dtype, device):
+        settings.tell(slow)
     with (
         deterministic(spec.deterministic),
         TrainingFolder(settings.folder(f"train-{run}"), run, spec_text(spec), settings.overwrite) as folder,

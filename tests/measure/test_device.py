@@ -5,7 +5,7 @@ import torch
 
 from lpe_eval.errors import SpecError
 from lpe_eval.measure import device as device_module
-from lpe_eval.measure.device import dtype_name, pick_device, refuse_unable
+from lpe_eval.measure.device import dtype_name, pick_device, refuse_unable, slow_products
 from lpe_eval.model import gpu
 
 CUDA = torch.device("cuda")
@@ -69,3 +69,13 @@ def test_triton_is_used_where_it_was_compiled_ahead_of_time(
         assert not gpu.has_triton(torch.device("xpu"))
     finally:
         gpu.triton_version.cache_clear()
+
+
+@pytest.mark.parametrize(("instructions", "slow"), [("AVX2", True), ("NO AVX", True), ("AVX512", False)])
+def test_a_processor_that_emulates_bfloat16_says_so(instructions: str, slow: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    told = slow_products("bfloat16", torch.device("cpu"))
+    assert (told is not None) == slow
+    assert told is None or told.endswith("set compute_dtype: float32")
+    assert slow_products("float32", torch.device("cpu")) is None
+    assert slow_products("bfloat16", CUDA) is None
