@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 _MAPPED = Path("/proc/self/maps")
-_OPENMP = re.compile(r"/[^/]*(?:libgomp|libomp|libiomp)[^/]*$")
+_OPENMP = re.compile(r"/.*/(?:libgomp|libomp|libiomp)[^/\n]*$", re.MULTILINE)
 _PAUSE_HARD = 2
 """`omp_pause_hard` of omp.h: everything that the library holds is given back."""
 
@@ -48,10 +48,10 @@ def _taken_as_zero() -> bool:
 def _end_workers() -> None:
     """Ends the threads that OpenMP keeps for this one."""
     try:
-        mapped = {line.partition("/") for line in _MAPPED.read_text(encoding="utf-8").splitlines()}
+        libraries = set(_OPENMP.findall(_MAPPED.read_text(encoding="utf-8")))
     except OSError:
         return
-    for path in {slash + rest for _, slash, rest in mapped if _OPENMP.search(slash + rest)}:
+    for path in libraries:
         try:
             ctypes.CDLL(path).omp_pause_resource_all(_PAUSE_HARD)
         except (AttributeError, OSError):  # older than OpenMP 5, or gone from the disk

@@ -17,8 +17,10 @@ def repeats_left_out() -> Iterator[None]:
         return
 
     def first_time(record: logging.LogRecord) -> bool:
-        before, _ = len(seen), seen.add(record.getMessage())
-        return len(seen) > before
+        message = record.getMessage()
+        new = message not in seen
+        seen.add(message)
+        return new
 
     handler.addFilter(first_time)
     try:
