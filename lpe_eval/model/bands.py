@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lpe_eval.model.mask import Mask
-from lpe_eval.model.parts import Part, attend_part, merged
+from lpe_eval.model.parts import Part, attend_part, has_parts, merged
 
 ROWS = 64
 """Query rows of a block; fewer waste less at the ends of the window and make thinner products."""
@@ -33,7 +33,8 @@ class Band(NamedTuple):
 
 def band_within(first: int, length: int, mask: Mask) -> Band | None:
     """The rows from `first` on whose whole window lies in the text, in whole blocks; None if that is not worth it."""
-    if mask.window is None or mask.chunk is not None or mask.window < 2 * ROWS or torch.is_grad_enabled():
+    worth = mask.window is not None and mask.chunk is None and mask.window >= 2 * ROWS
+    if mask.window is None or not worth or torch.is_grad_enabled() or not has_parts():
         return None
     start = max(first, mask.window)
     blocks = (length - start) // ROWS

@@ -16,18 +16,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lpe_eval.model.gpu import device_of_float64
+from lpe_eval.model.parts import Part, attend_part, has_parts
 from lpe_eval.model.products import products
 from lpe_eval.model.remaps import DistanceMap, KeyRange
 from lpe_eval.model.rotary import Rotation, turned_to
 
-Attended = tuple[Float[Tensor, "b h r d"], Float[Tensor, "b h r"]]
-"""Contexts, and for each row the logarithm of the sum that it was divided by."""
-
-Piece = Callable[[Tensor, Tensor, Tensor, bool], Attended]
+Piece = Callable[[Tensor, Tensor, Tensor, bool], Part]
 """Attention of queries to keys and values; with True, row r sees the first r + 1 keys."""
 
 
-class _Part(NamedTuple):
+class _Seen(NamedTuple):
     """Which rows of a block see which keys, and how."""
 
     rows: slice
@@ -63,7 +61,7 @@ def attend_in_ranges(
     for rows in _blocks(start, length, distances.period, block):
         merged: _Merged | None = None
         for keys_of, (queries, keys) in zip(distances.ranges, turned, strict=True):
-            for part in _parts(keys_of, rows):
+            for part in _seen(keys_of, rows):
                 some = slice(rows.start - start + part.rows.start, rows.start - start + part.rows.stop)
                 found = _attend(queries[:, :, some], keys[:, :, part.keys], v[:, :, part.keys], part.how, piece)
                 merged = merged or _Merged(found, rows.stop - rows.start)
@@ -76,12 +74,12 @@ def attend_in_ranges(
 class _Merged:
     """The rows of a block, as far as the pieces go that have been added."""
 
-    def __init__(self, like: Attended, rows: int) -> None:
+    def __init__(self, like: Part, rows: int) -> None:
         context, total = like
         self.context = context.new_zeros((*context.shape[:2], rows, context.shape[3]), dtype=total.dtype)
         self.total = total.new_full((*total.shape[:2], rows), float("-inf"))
 
-    def add(self, rows: slice, found: Attended) -> None:
+    def add(self, rows: slice, found: Part) -> None:
         context, total = found
         before = self.total[:, :, rows]
         after = torch.logaddexp(before, total)
@@ -108,28 +106,28 @@ def _blocks(start: int, length: int, period: int, block: int) -> Iterator[slice]
         start = stop
 
 
-def _parts(keys: KeyRange, rows: slice) -> Iterator[_Part]:
+def _seen(keys: KeyRange, rows: slice) -> Iterator[_Seen]:
     """What the rows of a block see of a range; no more rows than the period, so both triangles never overlap."""
     ends = torch.tensor([rows.start, rows.stop - 1])
     (first, last_first), (beyond, last_beyond) = keys.first(ends).tolist(), keys.beyond(ends).tolist()
     count = rows.stop - rows.start
     if last_first > first:
         # The last row sees none of these keys.
-        yield _Part(slice(0, count - 1), slice(first, last_first), "upper")
+        yield _Seen(slice(0, count - 1), slice(first, last_first), "upper")
     if last_beyond > beyond:
         # A key that every row sees joins the triangle, which then is one of all rows.
         beyond -= 1
-        yield _Part(slice(0, count), slice(beyond, last_beyond), "lower")
+        yield _Seen(slice(0, count), slice(beyond, last_beyond), "lower")
     if beyond > last_first:
-        yield _Part(slice(0, count), slice(last_first, beyond), "all")
+        yield _Seen(slice(0, count), slice(last_first, beyond), "all")
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, how: str, piece: Piece) -> Attended:
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, how: str, piece: Piece) -> Part:
     if how != "upper":
         return piece(queries, keys, values, how == "lower")
     # Upside down and back to front, an upper triangle is a lower one.
     context, total = piece(queries.flip(2), keys.flip(2), values.flip(2), True)
-    return context.flip(2), total.flip(2)
+    return Part(context.flip(2), total.flip(2))
 
 
 def plain_piece(scale: float, cap: float | None = None) -> Piece:
@@ -140,7 +138,7 @@ def plain_piece(scale: float, cap: float | None = None) -> Piece:
         cap: logits s become cap * tanh(s / cap).
     """
 
-    def attend(queries: Tensor, keys: Tensor, values: Tensor, causal: bool) -> Attended:
+    def attend(queries: Tensor, keys: Tensor, values: Tensor, causal: bool) -> Part:
         logits = products(queries, keys, scale)
         if cap is not None:
             logits = (logits / cap).tanh_().mul_(cap)
@@ -150,22 +148,16 @@ def plain_piece(scale: float, cap: float | None = None) -> Piece:
             logits = logits.masked_fill_(hidden, float("-inf"))
         total = logits.logsumexp(dim=-1)
         weights = logits.sub_(total[..., None]).exp_()
-        return weights.to(values.dtype) @ values, total
+        return Part(weights.to(values.dtype) @ values, total)
 
     return attend
 
 
 def fused_piece(scale: float) -> Piece | None:
-    """PyTorch's fused attention for the CPU, which gives the log-sum-exp too; None where this PyTorch lacks it."""
-    fused = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-    if fused is None:
+    """PyTorch's fused attention for the CPU; None where this PyTorch does not give what it takes to merge."""
+    if not has_parts():
         return None
-
-    def attend(queries: Tensor, keys: Tensor, values: Tensor, causal: bool) -> Attended:
-        context, total = fused(queries, keys, values, 0.0, causal, scale=scale)
-        return context, total
-
-    return attend
+    return lambda queries, keys, values, causal: attend_part(queries, keys, values, causal=causal, scale=scale)
 
 
 def repeated(x: Float[Tensor, "b g t d"], heads: int) -> Float[Tensor, "b h t d"]:

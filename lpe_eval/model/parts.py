@@ -2,6 +2,7 @@
 
 PyTorch's fused kernel knows the logarithm of what it divided each row by, and its public function keeps that to
 itself. The operation that the function calls on a CPU returns both, and it takes a bias and a causal square at once.
+It is not part of PyTorch's public interface: `has_parts` tells whether this PyTorch has it.
 """
 
 import functools
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from lpe_eval.model.encoding import Encoding
 
+_ROWS, _ROWS_OF_LONG, _LONG = 256, 768, 6144
+
 
 class Part(NamedTuple):
     """What some queries make of some keys."""
@@ -23,12 +26,26 @@ class Part(NamedTuple):
     """The logarithm of what each row was divided by, in float32."""
 
 
+def has_parts() -> bool:
+    """Whether `attend_part` can be called with this PyTorch."""
+    return hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+
+
+def rows_of_block(keys: int) -> int:
+    """How many query rows the fused kernel is best given at once, where a block wastes half of its own square.
+
+    The kernel takes larger tiles from 768 rows on; until 6144 keys what is wasted costs more than that gains.
+    """
+    return _ROWS if keys < _LONG else _ROWS_OF_LONG
+
+
 def attend_part(
     q: Float[Tensor, "b h q d"],
     k: Float[Tensor, "b h k d"],
     v: Float[Tensor, "b h k d"],
     bias: Float[Tensor, "..."] | None = None,
     causal: bool = False,
+    scale: float | None = None,
 ) -> Part:
     """Softmax attention to the given keys.
 
@@ -38,9 +55,10 @@ def attend_part(
         v: values.
         bias: added to the logits, in float32, of four axes of which any may be one; minus infinity hides.
         causal: whether the first query sees the first key alone, the second one two, and so on.
+        scale: of the products; None is one over the root of the width.
     """
-    context, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=bias)
-    return Part(context, lse)
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return Part(*fused(q, k, v, 0.0, causal, attn_mask=bias, scale=scale))
 
 
 def attend_past(

@@ -1,14 +1,17 @@
 """Every attention path equals the dense oracle, for every encoding, values and gradients."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from lpe_eval.errors import SpecError, UnknownName
-from lpe_eval.model import attention, bands
-from lpe_eval.model.attention import choose
-from lpe_eval.model.attentions import extent, levels, sdpa, toeplitz
+from lpe_eval.model import attention, bands, merged_ranges, parts
+from lpe_eval.model.attention import AttentionPath, choose
+from lpe_eval.model.attentions import extent, levels, merged, sdpa, toeplitz
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.attentions.toeplitz import Toeplitz
+from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.fast import counted_gates, pieces
 from lpe_eval.model.mask import Mask
 from lpe_eval.registry import ATTENTIONS
@@ -22,7 +25,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attention, "_FEWEST_ROWS", 5)
     monkeypatch.setattr(pieces, "_HIDDEN_NUMBERS", 32 * 35 * 2)
     monkeypatch.setattr(counted_gates, "_KEYS_AT_ONCE", 7)
-    for each in (toeplitz, sdpa, levels, extent):
+    for each in (parts, sdpa, levels, extent):
         monkeypatch.setattr(each, "_ROWS", 5)
     monkeypatch.setattr(levels, "_FEWEST_ROWS", 2)
     monkeypatch.setattr(bands, "ROWS", 3)
@@ -40,47 +43,59 @@ FURTHER = ("window 1", "window 40", "chunk 7")
 """Masks of the slow tests: at the ends of what a window can be, and chunks."""
 
 PATHS = [each for each in ATTENTIONS.names() if each != "dense"]
+
+
+def said_by(path: type[AttentionPath]) -> Callable[[str], str]:
+    return lambda message: f"{path.__name__}: {message}"
+
+
 every_mask = pytest.mark.parametrize(
     "mask",
     [pytest.param(mask, id=name, marks=[pytest.mark.slow] if name in FURTHER else []) for name, mask in MASKS.items()],
 )
 
 
-@every_mask
-@pytest.mark.parametrize("text", every_encoding())
-@pytest.mark.parametrize("name", PATHS)
-def test_a_path_equals_the_oracle(name: str, text: str, mask: Mask, small_blocks):
-    if not serves(text, mask.causal):
-        return
-    path, encoding = ATTENTIONS.load(name), built(text, mask.causal)
-    if not path.serves(encoding, CPU):
+def paths_of(encoding: Encoding) -> list[type[AttentionPath]]:
+    """The paths that serve an encoding; the others are refused where they are asked for."""
+    served = [name for name in PATHS if ATTENTIONS.load(name).serves(encoding, CPU)]
+    for name in set(PATHS) - set(served):
         with pytest.raises(SpecError, match="cannot compute"):
             choose(name, encoding, CPU)
-        return
-    for rows, length in ((33, 33), (7, 33), (20, 33), (1, 1)):
-        context, gradients = attended(path, encoding, rows, length, mask)
-        expected, wanted = attended(Dense, encoding, rows, length, mask)
-        torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5)
-        for gradient, other in zip(gradients, wanted, strict=True):
-            if other is None or gradient is None:
-                assert gradient is None or not gradient.any()
-                assert other is None or not other.any()
-            else:
-                scale = max(1.0, other.abs().max().item())
-                torch.testing.assert_close(gradient / scale, other / scale, rtol=1e-4, atol=1e-4)
+    return [ATTENTIONS.load(name) for name in served]
 
 
 @every_mask
 @pytest.mark.parametrize("text", every_encoding())
-@pytest.mark.parametrize("name", PATHS)
-def test_a_path_without_gradients_equals_the_oracle_with_them(name: str, text: str, mask: Mask, small_blocks):
+def test_every_path_equals_the_oracle(text: str, mask: Mask, small_blocks):
     if not serves(text, mask.causal):
         return
-    path, encoding = ATTENTIONS.load(name), built(text, mask.causal, train_length=33 if text == "learned" else 16)
-    if path.serves(encoding, CPU):
-        for rows, length in ((33, 33), (7, 33), (20, 33), (1, 1), (2, 2)):
-            expected = scored(Dense, encoding, rows, length, mask, gradients=True)
-            torch.testing.assert_close(scored(path, encoding, rows, length, mask), expected, rtol=2e-5, atol=2e-5)
+    encoding = built(text, mask.causal)
+    for rows, length in ((33, 33), (7, 33), (20, 33), (1, 1)):
+        expected, wanted = attended(Dense, encoding, rows, length, mask)
+        for path in paths_of(encoding):
+            context, gradients = attended(path, encoding, rows, length, mask)
+            torch.testing.assert_close(context, expected, rtol=2e-5, atol=2e-5, msg=said_by(path))
+            for gradient, other in zip(gradients, wanted, strict=True):
+                if other is None or gradient is None:
+                    assert gradient is None or not gradient.any()
+                    assert other is None or not other.any()
+                else:
+                    scale = max(1.0, other.abs().max().item())
+                    found = gradient / scale
+                    torch.testing.assert_close(found, other / scale, rtol=1e-4, atol=1e-4, msg=said_by(path))
+
+
+@every_mask
+@pytest.mark.parametrize("text", every_encoding())
+def test_every_path_without_gradients_equals_the_oracle_with_them(text: str, mask: Mask, small_blocks):
+    if not serves(text, mask.causal):
+        return
+    encoding = built(text, mask.causal, train_length=33 if text == "learned" else 16)
+    for rows, length in ((33, 33), (7, 33), (20, 33), (1, 1), (2, 2)):
+        expected = scored(Dense, encoding, rows, length, mask, gradients=True)
+        for path in paths_of(encoding):
+            found = scored(path, encoding, rows, length, mask)
+            torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5, msg=said_by(path))
 
 
 @pytest.mark.slow
@@ -168,6 +183,23 @@ def test_logits_of_sixteen_bits_are_not_rounded(text: str, mask: Mask):
 )
 def test_the_path_is_chosen_by_what_the_encoding_does(text: str, wanted: str, path: str):
     assert choose(wanted, built(text, True), CPU)[0] == path
+
+
+@pytest.mark.parametrize("mask", [Mask(), Mask(window=6)], ids=str)
+@pytest.mark.parametrize("text", ["fox", "inkling", "sinks(rope)", "sinks(alibi)", "remap(rope)", "rope", "alibi"])
+def test_without_the_operation_that_gives_parts_another_path_is_exact(
+    text: str, mask: Mask, small_blocks, monkeypatch: pytest.MonkeyPatch
+):
+    def never(*given: object, **more: object) -> None:
+        raise AssertionError("this PyTorch has no such operation")
+
+    for module in (bands, extent, levels, merged, merged_ranges, sdpa, toeplitz):
+        monkeypatch.setattr(module, "has_parts", lambda: False)
+        for name in ("attend_part", "attend_past", "fused_piece"):
+            monkeypatch.setattr(module, name, never, raising=False)
+    encoding = built(text, causal=True)
+    found = scored(choose("auto", encoding, CPU)[1], encoding, 20, 33, mask)
+    torch.testing.assert_close(found, scored(Dense, encoding, 20, 33, mask, gradients=True), rtol=2e-5, atol=2e-5)
 
 
 def test_a_path_that_cannot_compute_alibi_on_a_device_is_refused():

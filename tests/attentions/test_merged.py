@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from lpe_eval.model import parts
 from lpe_eval.model.attention import choose
-from lpe_eval.model.attentions import merged
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.attentions.merged import Merged
@@ -38,7 +38,7 @@ def remap(options: dict[str, Any]) -> Encoding:
 @every_form
 @pytest.mark.parametrize("block", [1, 5, 16, 256])
 def test_merged_ranges_are_the_whole_matrix(options: dict[str, Any], block: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(merged, "_ROWS", block)
+    monkeypatch.setattr(parts, "_ROWS", block)
     encoding = remap(options)
     assert choose("auto", encoding, CPU)[0] == "merged"
     for rows, length in ROWS:

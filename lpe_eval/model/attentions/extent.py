@@ -17,7 +17,7 @@ from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.mask import Mask
-from lpe_eval.model.parts import attend_part, kept_context, merged
+from lpe_eval.model.parts import attend_part, has_parts, kept_context, merged
 from lpe_eval.model.positions import consecutive
 
 _ROWS = 256
@@ -32,7 +32,7 @@ class Extent(AttentionPath):
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
         uses, described = encoding.capabilities, encoding.near_bias() is not None
-        return device.type == "cpu" and described and not (uses.offset_bias or uses.general_bias)
+        return device.type == "cpu" and described and not (uses.offset_bias or uses.general_bias) and has_parts()
 
     @classmethod
     def attend(

@@ -23,7 +23,7 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.bands import attend_band, band_within
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.mask import Mask
-from lpe_eval.model.parts import Part, attend_part, attend_past, kept_context
+from lpe_eval.model.parts import Part, attend_part, attend_past, has_parts, kept_context
 
 _ROWS, _FEWEST_ROWS = 768, 48
 """Query rows of a block. From 768 rows on the kernel takes larger tiles."""
@@ -39,10 +39,8 @@ class Levels(AttentionPath):
 
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
-        uses = encoding.capabilities
-        return (
-            device.type == "cpu" and encoding.level_bias() is not None and not (uses.offset_bias or uses.general_bias)
-        )
+        uses, described = encoding.capabilities, encoding.level_bias() is not None
+        return device.type == "cpu" and described and not (uses.offset_bias or uses.general_bias) and has_parts()
 
     @classmethod
     def attend(

@@ -16,10 +16,8 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.mask import Mask
 from lpe_eval.model.merged_ranges import attend_in_ranges, fused_piece
+from lpe_eval.model.parts import has_parts, rows_of_block
 from lpe_eval.model.positions import consecutive
-
-_ROWS, _ROWS_OF_LONG, _LONG = 256, 768, 6144
-"""Query rows of a block; the kernel takes larger tiles from 768 rows on."""
 
 _SHORTEST = 16
 """Blocks of fewer rows cost more calls than they save."""
@@ -35,7 +33,7 @@ class Merged(AttentionPath):
         uses = encoding.capabilities
         more = uses.offset_bias or uses.general_bias or uses.keeps
         described = encoding.mapped_distances() is not None
-        return device.type == "cpu" and described and not more and fused_piece(1.0) is not None
+        return device.type == "cpu" and described and not more and has_parts()
 
     @classmethod
     def attend(
@@ -54,5 +52,4 @@ class Merged(AttentionPath):
         whole = mask.causal and not mask.bounded and consecutive(at) and int(at[0]) == 0
         if torch.is_grad_enabled() or not whole or distances.period < _SHORTEST:
             return Blocked.attend(q, k, v, encoding, at, mask, features)
-        size = _ROWS if len(at) < _LONG else _ROWS_OF_LONG
-        return attend_in_ranges(q, k, v, distances, mapped.rotation, size, piece)
+        return attend_in_ranges(q, k, v, distances, mapped.rotation, rows_of_block(len(at)), piece)

@@ -16,7 +16,7 @@ from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.bands import attend_band, band_within, blocks_around
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.mask import Mask
-from lpe_eval.model.parts import attend_part, attend_past, kept_context
+from lpe_eval.model.parts import attend_part, attend_past, has_parts, kept_context
 
 _ROWS = 256
 """Query rows of a block in a layer with a window."""
@@ -31,7 +31,7 @@ class Sdpa(AttentionPath):
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
         uses = encoding.capabilities
         biased = uses.offset_bias or uses.general_bias or uses.adjusts
-        return not biased and (not uses.keeps or device.type == "cpu")
+        return not biased and (not uses.keeps or (device.type == "cpu" and has_parts()))
 
     @classmethod
     def attend(

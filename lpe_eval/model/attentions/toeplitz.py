@@ -33,12 +33,8 @@ from lpe_eval.model.attention import AttentionPath
 from lpe_eval.model.attentions.blocked import Blocked
 from lpe_eval.model.encoding import Encoding
 from lpe_eval.model.mask import Mask
-from lpe_eval.model.parts import attend_part, kept_context
+from lpe_eval.model.parts import attend_part, has_parts, kept_context, rows_of_block
 from lpe_eval.model.positions import consecutive
-
-_ROWS, _ROWS_OF_LONG, _LONG = 256, 768, 6144
-"""Query rows of a block. From 768 rows on the kernel takes larger tiles; until `_LONG` keys the
-wasted half of the block on the diagonal costs more than that gains."""
 
 
 class Toeplitz(AttentionPath):
@@ -49,7 +45,8 @@ class Toeplitz(AttentionPath):
     @classmethod
     def serves(cls, encoding: Encoding, device: torch.device) -> bool:
         uses = encoding.capabilities
-        return device.type == "cpu" and uses.offset_bias and not (uses.general_bias or uses.adjusts)
+        plain = uses.offset_bias and not (uses.general_bias or uses.adjusts)
+        return device.type == "cpu" and plain and (not uses.keeps or has_parts())
 
     @classmethod
     def attend(
@@ -68,7 +65,7 @@ class Toeplitz(AttentionPath):
         table = _by_falling_offset(encoding, length, rows, mask).to(torch.promote_types(q.dtype, torch.float32))
         if gradients and (table.requires_grad or encoding.capabilities.keeps):
             return Blocked.attend(q, k, v, encoding, at, mask, features)
-        turned, size, contexts = q.flip(2), _ROWS if mask.most(length) < _LONG else _ROWS_OF_LONG, []
+        turned, size, contexts = q.flip(2), rows_of_block(mask.most(length)), []
         for start in range(0, rows, size):
             queries = turned[:, :, start : start + size]
             stop = length - start

@@ -20,15 +20,13 @@ from torch import Tensor, nn
 
 from lpe_eval.model.attention import rows_per_block
 from lpe_eval.model.merged_ranges import attend_in_ranges, fused_piece, plain_piece, repeated
+from lpe_eval.model.parts import rows_of_block
 from lpe_eval.model.products import products
 from lpe_eval.model.remap_options import Remapping
 from lpe_eval.model.rotary import Layout, Rotation
 
 NAME = "remapped"
 """As it is registered, and so what a result calls the attention path."""
-
-_ROWS, _ROWS_OF_LONG, _LONG = 256, 768, 6144
-"""Query rows of a block, as in the path `merged`."""
 
 
 class Turning(NamedTuple):
@@ -168,7 +166,7 @@ def _attention(
         held = torch.promote_types(query.dtype, torch.float32)
         query = (query.to(held) * factor[:, None]).to(query.dtype)
     fused = cap is None and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
-    piece, rows = (fused_piece(scale) if fused else None), _ROWS if length < _LONG else _ROWS_OF_LONG
+    piece, rows = (fused_piece(scale) if fused else None), rows_of_block(length)
     if piece is None:
         piece, rows = plain_piece(scale, cap), rows_per_block(query.shape[0] * heads, length, query.device)
     context = attend_in_ranges(
