@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from lpe_eval.errors import LengthError, SpecError
 from lpe_eval.model.attentions.dense import Dense
 from lpe_eval.model.mask import Mask
-from lpe_eval.model.transformer import Transformer, masks_of
+from lpe_eval.model.transformer import Layer, Transformer, masks_of
 from lpe_eval.spec.model_spec import ModelSpec
 from tests.support.golden_cases import Case, check, each, has
 from tests.support.golden_layers import Layered, check_layer, heads_of, layered, made, normed
@@ -33,7 +33,8 @@ def model_of(schedule: str, layers: int, **changes) -> ModelSpec:
     return ModelSpec.model_validate({"encoding": schedule, "layers": layers, **shape, **changes})
 
 
-@each("windows", has("visible"))
+# Windows in two directions are in the file too; layers have none, and `test_golden_slips.py` has their formulas.
+@each("windows", lambda case: "visible" in case.outputs and case.direction == "causal")
 def test_a_query_sees_what_the_published_mask_shows(case: Case) -> None:
     length = case.fields["q_len"]
     everything = slice(0, length)
@@ -58,7 +59,10 @@ def test_a_schedule_is_that_of_its_family(case: Case) -> None:
     turned = ["rope" in str(each.encoding) for each in layers]
     check(case, "rope", torch.tensor(turned).double())
     check(case, "window", torch.tensor([each.window or each.chunk or 0 for each in layers]).double())
-    assert [(mask.window, mask.chunk) for mask in masks_of(spec)] == [(each.window, each.chunk) for each in layers]
+    masks = masks_of(spec)
+    assert [(mask.window, mask.chunk) for mask in masks] == [(each.window, each.chunk) for each in layers]
+    kinds = ["chunked" if mask.chunk else "sliding" if mask.window else "full" for mask in masks]
+    assert kinds == case.fields["mask_kind"]
     again = ModelSpec.model_validate(spec.model_dump(mode="json"))
     assert again == spec
     assert str(again.encoding) == str(spec.encoding)
@@ -90,6 +94,7 @@ def by_hand(model: Transformer, tokens: torch.Tensor) -> torch.Tensor:
     x, length = model.embedding(tokens), tokens.shape[1]
     at, offset = torch.arange(length), torch.arange(length)[:, None] - torch.arange(length)
     for layer, encoding, mask in zip(model.layers, model.layer_encodings, masks_of(model.spec), strict=True):
+        assert isinstance(layer, Layer)
         normal = layer.attention_norm(x)
         q, k, v = layer.query_key_value(normal).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
         q, k = encoding.rotate(q, k, at)
