@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 def has_parts() -> bool:
     """Whether `attend_part` can be called with this PyTorch."""
-    return hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+    return getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None) is not None
 
 
 def rows_of_block(keys: int) -> int:
