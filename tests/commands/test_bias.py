@@ -176,7 +176,7 @@ def test_octaves_end_where_the_keys_do() -> None:
 
 def test_near_and_far_are_told_apart() -> None:
     distance = np.arange(41)
-    added = np.stack([-0.1 * distance, np.zeros(41), np.where(distance == 0, -1e4, 0.2 * distance)])
+    added = np.stack([-0.1 * distance, np.zeros(41), np.where(distance == 0, -1e4, 0.2 * distance)]).astype(np.float64)
     np.testing.assert_allclose(change_of(distance, added), [-0.1 * 26.5, 0, 0.2 * 26.5])
     assert change_of(np.arange(2), np.array([[5.0, 1.0]])).tolist() == [0.0]
     assert math.isnan(change_of(np.arange(1), np.array([[5.0]]))[0])
@@ -199,7 +199,8 @@ def test_a_kind_needs_a_nat_and_two_standard_errors(by_text: list[float], kind: 
 
 def test_texts_are_the_beginnings_of_documents_before_their_later_parts() -> None:
     documents = [
-        EncodedDocument(str(n), "", np.arange(count) + 100 * n, np.ones(count)) for n, count in ((1, 25), (2, 12))
+        EncodedDocument(str(n), "", np.arange(count) + 100 * n, np.ones(count, np.int64))
+        for n, count in ((1, 25), (2, 12))
     ]
     found = cut(documents, 10, None, 9)
     assert [each[0, 0].item() for each in found] == [100, 200, 110]
@@ -212,11 +213,15 @@ def test_texts_are_the_beginnings_of_documents_before_their_later_parts() -> Non
 class Drawn(LanguageModel):
     """Layers of any number and reach, with numbers that are drawn."""
 
-    device, dtype, attention = torch.device("cpu"), torch.float32, "none"
+    device, dtype = torch.device("cpu"), torch.float32
     facts = ModelFacts("drawn", "drawn", "drawn", None, 50, "", 0, "")
 
     def __init__(self, layers: int, heads: int, reach: int) -> None:
         self.shape = layers, heads, reach
+
+    @property
+    def attention(self) -> str:
+        return "none"
 
     def hidden(self, tokens: Tensor, rows: int, generator: torch.Generator) -> Tensor:
         raise NotImplementedError
