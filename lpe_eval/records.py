@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lpe_eval.table import SCHEMA, Facts
 
 
@@ -109,3 +112,53 @@ class StringCounts(NamedTuple):
     test_set: str
     n_correct: list[int]
     n_tokens: list[int]
+
+
+Span = tuple[int, int]
+"""The first and the last distance of a range."""
+
+
+class OverTexts(NamedTuple):
+    """A mean over some distances, of each text: n texts, h heads, s ranges of distances."""
+
+    spans: Sequence[Span]
+    added: NDArray[np.float64]
+    """[n, h, s]."""
+    static: NDArray[np.float64] | None
+    """[h, s], the mean over texts; None where there is no static bias."""
+    of_mean_key: NDArray[np.float64] | None
+    """[h, s] likewise."""
+
+
+class LayerBias(NamedTuple):
+    """What position adds to the logits of one query in one layer, over several texts: h heads, k keys.
+
+    Attributes:
+        layer: its number, from 0.
+        distance: [k], tokens between the query and each key, rising.
+        content: [h, k], the mean over texts; see `LastQuery` of `model/language_model.py` for all of these.
+        content_size: root of the mean square of content over texts, heads and keys.
+        added: [h, k], likewise.
+        added_stderr: [h, k], standard error of that mean; NaN where there is one text.
+        static: [h, k]; None where there is none.
+        of_mean_key: [h, k]; None where there is none.
+        decay: [k]; None where there is none.
+        fixed: whether what is added is the static bias whatever the text.
+        octaves: means over distances 0, 1, 2-3, 4-7 and so on.
+        fine: the same over narrower ranges, for figures.
+        change: [n, h], of each text the mean over the far half of the keys less that over distances 1 to 7.
+    """
+
+    layer: int
+    distance: NDArray[np.int64]
+    content: NDArray[np.float64]
+    content_size: float
+    added: NDArray[np.float64]
+    added_stderr: NDArray[np.float64]
+    static: NDArray[np.float64] | None
+    of_mean_key: NDArray[np.float64] | None
+    decay: NDArray[np.float64] | None
+    fixed: bool
+    octaves: OverTexts
+    fine: OverTexts
+    change: NDArray[np.float64]

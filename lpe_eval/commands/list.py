@@ -72,7 +72,7 @@ def _columns() -> Listing:
     tables: dict[str, tuple[Column, ...]] = {
         "rows.csv": table.ROWS, "cost.csv": table.COST, "by_document.parquet": table.BY_DOCUMENT,
         "by_position.parquet": table.BY_POSITION, "speed.csv": table.SPEED, "che.csv": table.CHE,
-        "by_string.parquet": table.BY_STRING,
+        "by_string.parquet": table.BY_STRING, "bias.csv": table.BIAS, "by_distance.parquet": table.BY_DISTANCE,
     }  # fmt: skip
     found: dict[str, list[str]] = {}
     first: dict[str, Column] = {}

@@ -78,6 +78,8 @@ def choose_documents(
     ends: bool = False,
     bos: Bos = "never",
     cap: int | None = None,
+    needs: str | None = None,
+    remedy: str = "lower --lengths, or use --pack",
 ) -> Selection:
     """Takes documents until `max_tokens` are reached.
 
@@ -94,6 +96,8 @@ def choose_documents(
         bos: which windows will start with BOS; a document that begins with BOS then gives up its own.
         cap: the most tokens taken from one document; None is half a longest window more than one full one, and more
             where the budget would not be met.
+        needs: what needs tokens that no document has, for that message; None is the longest length.
+        remedy: what to do about it.
 
     Raises:
         SpecError: `cap` or `max_tokens` cannot be.
@@ -104,20 +108,22 @@ def choose_documents(
         raise SpecError(f"at most {cap} tokens of a document leave no full window of {longest}; allow {minimum}")
     if max_tokens < 1:
         raise SpecError(f"the number of tokens must be at least 1, not {max_tokens}")
-    text = _Text(corpus, split, tokenizer, bos, seed)
+    text = _Text(corpus, split, tokenizer, bos, seed, needs or f"length {longest}", remedy)
     if pack:
         return _pack(text, minimum, max(max_tokens, minimum), ends)
     return _choose(text, minimum, max_tokens, cap)
 
 
 class _Text(NamedTuple):
-    """Where documents come from, what makes tokens of them, and the seed of their order."""
+    """Where documents come from, what makes tokens of them, the seed of their order, and what a message says."""
 
     corpus: Corpus
     split: str
     tokenizer: Tokenizer
     bos: str
     seed: int
+    needs: str
+    remedy: str
 
 
 _SMALL_REST = 20
@@ -264,7 +270,7 @@ def _too_short(text: _Text, minimum: int, n_seen: int, n_without_text: int, most
         return DataError(f"{where} holds no document with text ({n_seen} rows were looked at)")
     return DataError(
         f"no document of {where} has the {minimum} tokens that "
-        f"length {minimum - 1} needs; the longest of {n_seen} has {most}: lower --lengths, or use --pack"
+        f"{text.needs} needs; the longest of {n_seen} has {most}: {text.remedy}"
     )
 
 

@@ -98,11 +98,11 @@ def _planned(
     peek: Peek,
     selections: dict[str, tuple[Tokenizer, Selection]],
 ) -> Planned:
-    peek, opened = _tokenizer(reference, peek, spec, corpus, selections)
+    peek, opened = tokenizer_of(reference, peek, spec, corpus, selections)
     if opened is not None:
         selections[peek.tokenizer] = (opened, _select(spec, corpus, opened))
     tokenizer, selection = selections[peek.tokenizer]
-    bos = _bos(spec, tokenizer)
+    bos = bos_of(spec, tokenizer)
     sizes, longest = [len(document.tokens) for document in selection.documents], max(spec.lengths)
     plans = [
         Plan(
@@ -127,10 +127,15 @@ def _is_somebodys(error: Exception) -> bool:
     return isinstance(error, CodeError) or not isinstance(error, LpeEvalError)
 
 
-def _tokenizer(
+def tokenizer_of(
     reference: str, peek: Peek, spec: PerplexitySpec, corpus: Corpus, known: Container[str]
 ) -> tuple[Peek, Tokenizer | None]:
-    """A model's tokenizer, None where it is known; text that is token ids already needs none."""
+    """A model's tokenizer, None where it is known; text that is token ids already needs none.
+
+    Raises:
+        CheckpointError: it names none.
+        LpeEvalError: the tokenizer cannot be opened.
+    """
     if peek.tokenizer in known:
         return peek, None
     try:
@@ -188,11 +193,16 @@ def _select(spec: PerplexitySpec, corpus: Corpus, tokenizer: Tokenizer) -> Selec
         max_tokens=spec.max_tokens,
         seed=spec.seed,
         pack=spec.pack,
-        bos=_bos(spec, tokenizer),
+        bos=bos_of(spec, tokenizer),
     )
 
 
-def _bos(spec: PerplexitySpec, tokenizer: Tokenizer) -> Bos:
+def bos_of(spec: PerplexitySpec, tokenizer: Tokenizer) -> Bos:
+    """Which windows begin with BOS.
+
+    Raises:
+        SpecError: the tokenizer has no such token.
+    """
     if spec.bos == "auto":
         return "always" if tokenizer.adds_bos else "never"
     if spec.bos != "never" and tokenizer.bos_id is None:

@@ -1,12 +1,14 @@
 """What a measurement needs of a model: hidden states, a head, and the facts a result carries."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from lpe_eval.errors import CheckpointError
 
 
 class ModelFacts(NamedTuple):
@@ -46,6 +48,35 @@ class PositionTensor(NamedTuple):
     tensor: Tensor
 
 
+class LastQuery(NamedTuple):
+    """What the logits of a text's last query are made of in one layer, for the keys that it sees.
+
+    `content + added` is what goes into the softmax. `content` is what the same query and keys would give if every key
+    stood where the query stands, without a bias: q . k / sqrt(d), with whatever constant the encoding puts there.
+
+    Attributes:
+        layer: its number, from 0.
+        distance: tokens between the query and each key, 0 for its own.
+        content: see above; at least float32.
+        added: what position adds, in nats.
+        static: the bias, which no token moves; None where there is none.
+        of_mean_key: what position would add to the mean of these keys at each distance, of an encoding that turns or
+            scales queries and keys; None of others.
+        decay: the mean over pairs of channels of cos(distance * frequency), of an encoding that only turns them; None
+            of others.
+        fixed: whether `added` is `static` whatever the text.
+    """
+
+    layer: int
+    distance: Int[Tensor, " k"]
+    content: Float[Tensor, "h k"]
+    added: Float[Tensor, "h k"]
+    static: Float[Tensor, "h k"] | None = None
+    of_mean_key: Float[Tensor, "h k"] | None = None
+    decay: Float[Tensor, " k"] | None = None
+    fixed: bool = False
+
+
 class LanguageModel(ABC):
     """A model on its device, ready to be measured.
 
@@ -76,6 +107,21 @@ class LanguageModel(ABC):
     @abstractmethod
     def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
         """Scores of every symbol for each hidden state."""
+
+    def last_query(
+        self, tokens: Int[Tensor, "1 t"], generator: torch.Generator, take: Callable[[LastQuery], None]
+    ) -> None:
+        """Runs one text, and hands to `take` what the logits of its last query are made of, layer by layer.
+
+        Raises:
+            LengthError: the model has no position for some of the tokens.
+            CheckpointError: what position adds cannot be told from the rest.
+        """
+        raise CheckpointError(
+            f"{self.facts.name} is opened as {self.facts.format}, and what happens between its queries and keys is "
+            "known to its own code alone; what position adds is read in native, GPT-NeoX and fairseq checkpoints and "
+            "in Hugging Face models with RoPE"
+        )
 
     def least_bytes(self, length: int) -> int:
         """Memory that one text of so many tokens takes at least, beside the weights; 0 where nobody has counted."""

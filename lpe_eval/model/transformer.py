@@ -226,7 +226,7 @@ class Layer(nn.Module):
         path: type[AttentionPath],
         rows: int,
     ) -> Float[Tensor, "b r e"]:
-        q, k, v = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.in_heads(self.query_key_value(x))
         # Mixed precision ends here: an encoding's own numbers are float32 in training as in scoring.
         with torch.autocast(x.device.type, enabled=False):
             q, k = (turned.to(v.dtype) for turned in encoding.rotate(q, k, at))
@@ -234,6 +234,13 @@ class Layer(nn.Module):
             queries = q[:, :, x.shape[1] - rows :]
             context = attended(path, queries, k, v, encoding, at, self.mask, features)
         return self.attention_out(context.transpose(1, 2).flatten(2))
+
+    def in_heads(
+        self, made: Float[Tensor, "b t m"]
+    ) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b h t d"], Float[Tensor, "b h t d"]]:
+        """Queries, keys and values of each head, from what `query_key_value` made; nothing is turned yet."""
+        q, k, v = made.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
 
     def _mlp(self, x: Float[Tensor, "b r e"]) -> Float[Tensor, "b r e"]:
         return self.mlp_out(self.activation(self.mlp_in(x)))

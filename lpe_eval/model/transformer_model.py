@@ -1,7 +1,7 @@
 """A reference transformer behind the language-model contract, and how it is filled with weights."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 from lpe_eval.errors import CheckpointError
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.encoding import Encoding
-from lpe_eval.model.language_model import LanguageModel, ModelFacts, PositionTensor, shape_in_words
+from lpe_eval.model.language_model import LanguageModel, LastQuery, ModelFacts, PositionTensor, shape_in_words
+from lpe_eval.model.last_query import reading, refuse_unreadable
 from lpe_eval.model.transformer import Transformer
 from lpe_eval.spec.model_spec import CheckpointSpec
 
@@ -100,6 +101,13 @@ class TransformerModel(LanguageModel):
 
     def hidden(self, tokens: Int[Tensor, "b t"], rows: int, generator: torch.Generator) -> Float[Tensor, "b r e"]:
         return self.model(tokens, generator, rows)
+
+    def last_query(
+        self, tokens: Int[Tensor, "1 t"], generator: torch.Generator, take: Callable[[LastQuery], None]
+    ) -> None:
+        refuse_unreadable(self.model.layer_encodings, self.facts.name)
+        with reading(self.model, take):
+            self.model(tokens, generator, 1)
 
     def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
         return self.model.logits(hidden)

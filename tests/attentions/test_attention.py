@@ -91,7 +91,7 @@ def test_every_path_without_gradients_equals_the_oracle_with_them(text: str, mas
     if not serves(text, mask.causal):
         return
     encoding = built(text, mask.causal, train_length=33 if text == "learned" else 16)
-    for rows, length in ((33, 33), (7, 33), (20, 33), (1, 1), (2, 2)):
+    for rows, length in ((33, 33), (7, 33), (20, 33), (1, 33), (1, 1), (2, 2)):
         expected = scored(Dense, encoding, rows, length, mask, gradients=True)
         for path in paths_of(encoding):
             found = scored(path, encoding, rows, length, mask)

@@ -48,7 +48,9 @@ def test_help_groups_commands_and_names_every_exit_code():
         assert word in help_text
 
 
-@pytest.mark.parametrize("command", ["ppl", "compare", "speed", "train", "run", "plot", "list", "inspect", "convert"])
+@pytest.mark.parametrize(
+    "command", ["ppl", "compare", "speed", "train", "run", "plot", "list", "inspect", "bias", "convert"]
+)
 def test_every_command_and_every_flag_has_help(command: str):
     import typer.main
 

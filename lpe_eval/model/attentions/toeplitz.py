@@ -87,4 +87,5 @@ def _by_falling_offset(encoding: Encoding, length: int, rows: int, mask: Mask) -
     if mask.window is not None and mask.window < length:
         hidden = torch.arange(length - 1, -1, -1) >= mask.window
         values = values.masked_fill(hidden, float("-inf"))
-    return pad(values, (0, rows - 1), value=float("-inf")) if mask.causal else values.contiguous()
+    # Read with steps of one: a table that comes as the transpose of another, as T5's, is written out.
+    return (pad(values, (0, rows - 1), value=float("-inf")) if mask.causal else values).contiguous()

@@ -10,7 +10,7 @@ Choices:
       `transformers` before 4.53 have no registration of masks and always make one, of length x length.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import ReferenceType, WeakKeyDictionary
@@ -61,11 +61,19 @@ class LayerCall(NamedTuple):
     keys: Tensor
     limited: bool
     """Whether there is a length at which a query does not see its whole past."""
+    scale: float = 1.0
+    """Of the products."""
+    cap: float | None = None
+    """Logits s become cap * tanh(s / cap); None leaves them."""
+    mask: Tensor | None = None
+    """[1 or b, 1 or h, t, t], truth values or numbers that are added; None where a query sees its whole past."""
+    change: LayerChange | None = None
+    """The other distances that are taken in this layer."""
 
 
 _CHANGES: WeakKeyDictionary[nn.Module, LayerChange] = WeakKeyDictionary()
-_WATCHING: list[list[LayerCall]] = []
-"""Where calls are written down while somebody watches."""
+_TOLD: list[Callable[[LayerCall], object]] = []
+"""Who is told of each call."""
 
 
 def change(layers: Mapping[nn.Module, LayerChange]) -> None:
@@ -88,12 +96,19 @@ def changed(layers: Mapping[nn.Module, LayerChange]) -> Iterator[None]:
 def watched() -> Iterator[list[LayerCall]]:
     """Within it, the calls of the registered function are written down."""
     seen: list[LayerCall] = []
-    _WATCHING.append(seen)
-    try:
+    with told_to(seen.append):
         yield seen
+
+
+@contextmanager
+def told_to(listener: Callable[[LayerCall], object]) -> Iterator[None]:
+    """Within it, `listener` is told of each call of the registered function, before it computes."""
+    _TOLD.append(listener)
+    try:
+        yield
     finally:
-        # By identity: two lists may hold equal calls.
-        _WATCHING[:] = [each for each in _WATCHING if each is not seen]
+        # By identity: methods of two lists that hold equal calls are equal.
+        _TOLD[:] = [each for each in _TOLD if each is not listener]
 
 
 @contextmanager
@@ -154,9 +169,12 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **given: Any
 ) -> tuple[Tensor, None]:
     """What is registered: queries [b, h, t, d], keys and values [b, g, t, d], contexts [b, t, h, d]."""
-    for each in _WATCHING:
-        each.append(LayerCall(module, query, key, _limited(module, attention_mask, given)))
     layer, scale, cap = _CHANGES.get(module), given.get("scaling") or query.shape[-1] ** -0.5, given.get("softcap")
+    if _TOLD:
+        limited = _limited(module, attention_mask, given)
+        called = LayerCall(module, query, key, limited, scale, cap, attention_mask, layer)
+        for each in _TOLD:
+            each(called)
     if layer is None:
         return _left_alone(module, query, key, value, attention_mask, scale, given)
     heads, length = query.shape[1], key.shape[2]

@@ -9,7 +9,7 @@ Choices:
       beyond its training length. Only tables that a pass over text looks up count, not those of other towers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,8 +25,9 @@ from lpe_eval.model.foreign.module_trace import Trace, some_tokens, trace
 from lpe_eval.model.foreign.transformers_calls import first_of, known_code, logits_of
 from lpe_eval.model.foreign.transformers_config import observed_label
 from lpe_eval.model.foreign.transformers_head import find_head, output_embedding
+from lpe_eval.model.foreign.transformers_last_query import Turnings, read_last_query, turnings_of
 from lpe_eval.model.foreign.transformers_remap import change_distances
-from lpe_eval.model.language_model import LanguageModel, ModelFacts, PositionTensor
+from lpe_eval.model.language_model import LanguageModel, LastQuery, ModelFacts, PositionTensor
 from lpe_eval.model.remap_options import Remapping
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.plain import first_line
@@ -74,6 +75,7 @@ class TransformersModel(LanguageModel):
         label = observed_label(facts.encoding, self.seen, known_code(model))
         self.facts = facts._replace(vocab_size=self._head.vocabulary, encoding=label)
         self._notes: list[str] = []
+        self._turnings: Turnings | None = None
 
     def remap(self, remapping: Remapping) -> None:
         """Takes the model at other distances from now on.
@@ -140,6 +142,16 @@ class TransformersModel(LanguageModel):
                 f"transformers cannot run it on {length} tokens, its training length is {self._train_length}: "
                 f"{first_line(error)}"
             ) from error
+
+    @torch.inference_mode()
+    def last_query(
+        self, tokens: Int[Tensor, "1 t"], generator: torch.Generator, take: Callable[[LastQuery], None]
+    ) -> None:
+        if self._turnings is None:
+            self._state.restore()
+            self._turnings = turnings_of(self._head.model, self._symbols, bool(self.seen.tables), self._where)
+        module = self._head.model.module
+        read_last_query(module, self._turnings, lambda: self.hidden(tokens, 1, generator), take, self._where)
 
     @torch.inference_mode()
     def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:

@@ -27,6 +27,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lpe_eval.report.figures.files import save
+from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.style import STYLE, LineStyle, styles_of
 from lpe_eval.report.numbers.che_scores import (
     ERRORS,
@@ -38,7 +39,7 @@ from lpe_eval.report.numbers.che_scores import (
     records_of,
     task_scores,
 )
-from lpe_eval.table import LABELS, LEVELS
+from lpe_eval.table import LEVELS
 
 _GREY, _SHADE = "#555555", "#E9E9E9"
 _COLOURS = LinearSegmentedColormap.from_list("skill", ["#FFFFFF", "#BFD9EE", "#56A0D3", "#0072B2", "#003E63"])

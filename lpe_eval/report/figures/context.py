@@ -15,10 +15,10 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.panels import Point, draw, label, limits, line_names, ticks, train_lengths
 from lpe_eval.report.figures.style import STYLE, styles_of
 from lpe_eval.report.figures.ticks import short_length, thinned
-from lpe_eval.table import LABELS
 
 TARGETS = 1000
 """Targets behind a point at least, where a line has as many."""

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lpe_eval.report.figures.files import save
+from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.style import STYLE, styles_of
 from lpe_eval.report.figures.ticks import short_length, thinned
-from lpe_eval.table import LABELS
 
 
 def draw_items(rows: Sequence[Mapping[str, Any]], name: str, folder: Path) -> list[Path]:

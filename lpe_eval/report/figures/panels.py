@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.style import LineStyle
 from lpe_eval.report.figures.ticks import short_length
-from lpe_eval.table import LABELS
 
 OFF_SCALE = 20.0
 """How many times the lowest perplexity the axis shows at least."""

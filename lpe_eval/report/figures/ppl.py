@@ -15,12 +15,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lpe_eval.report.figures.context import position_figure
 from lpe_eval.report.figures.files import save
+from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.panels import Point, draw, label, limits, line_names, ticks, train_lengths
 from lpe_eval.report.figures.style import STYLE, styles_of
 from lpe_eval.report.figures.ticks import readable, readable_ticks, thinned
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
-from lpe_eval.table import LABELS
 
 
 def draw_perplexity(runs: Sequence[Run], folder: Path) -> list[Path]:
