@@ -193,11 +193,26 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 """Each metric of a perplexity run: its unit and its meaning."""
 
+OPTIMUM = "optimum"
+"""The name of the best possible guess of a text whose law is known, and what stands in the place of its encoding."""
+
+REGRET, GAIN_SHARE = "regret_nats", "gain_share"
+
+OPTIMUM_METRICS: dict[str, tuple[str, str]] = {
+    REGRET: ("nats/token", "mean loss above that of the best possible guess of the same targets in the same windows"),
+    GAIN_SHARE: (
+        "",
+        "of what the best possible guess gains from a shorter length to this one, the part that it gained",
+    ),
+}
+"""Metrics of models beside which the best possible guess was measured: their unit and their meaning."""
+
 LABELS: dict[str, str] = {
     "length": "evaluation length (tokens)",
     "perplexity": "perplexity",
     "nll_nats": "loss (nats per token)",
     "bits_per_byte": "bits per byte",
+    "regret_nats": "nats per token above the optimum",
     "context": "context of the target (tokens)",
     "train_length": "train length",
     "times_plain": "time (plain causal attention = 1)",

@@ -25,7 +25,7 @@ from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
 _OF_THE_HUB, _OF_IDS = {"hub", "wikitext"}, {"tokenized_bin"}
-_OURS = _OF_THE_HUB | _OF_IDS | {"local", "python_stdlib"}
+_OURS = _OF_THE_HUB | _OF_IDS | {"local", "python_stdlib", "urn", "echo"}
 """Corpora of which it is known what has an effect on them; others may heed any flag."""
 
 
@@ -61,7 +61,7 @@ def ppl(
             "--data",
             "-d",
             help="Other text than the task's: a .txt, .jsonl, .parquet, .arrow or .bin file, a folder, "
-            "hub:org/name[@revision], or python-stdlib.",
+            "hub:org/name[@revision], python-stdlib, or urn or echo, whose optimum is known (urn?alpha=0.5).",
         ),
     ] = None,
     split: Annotated[

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lpe_eval.report.figures.context import position_figure
 from lpe_eval.report.figures.files import save
-from lpe_eval.report.figures.panels import Point, draw, label, limits, line_names, ticks, train_lengths
+from lpe_eval.report.figures.panels import Point, best_lines, draw, label, limits, line_names, ticks, train_lengths
 from lpe_eval.report.figures.style import STYLE, styles_of
 from lpe_eval.report.figures.ticks import readable, readable_ticks, thinned
 from lpe_eval.report.folders.ppl import Run
@@ -52,7 +52,8 @@ def perplexity_figure(rows: pd.DataFrame, metric: str = "perplexity") -> Figure:
     lengths = thinned(sorted({int(row["length"]) for row in records}))
     low, high = limits(points, logarithmic=True)
     with style.context(["default", STYLE]):
-        figure, panels = draw(points, styles_of(names), train_lengths(records), (low, high))
+        styles = styles_of(names, best_lines(records, names))
+        figure, panels = draw(points, styles, train_lengths(records), (low, high))
         for axes in panels:
             axes.set_yscale("log")
             axes.set_ylim(low, high)
