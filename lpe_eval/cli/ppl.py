@@ -38,7 +38,7 @@ def ppl(
             "-m",
             help="A released checkpoint (alibi), a folder, or an address behind a format's prefix (hf:org/name, "
             "neox:DIR, fairseq:FILE, py:FILE.py:make). Repeat it for several; NAME=... renames. "
-            "all: every released checkpoint. Default: one of each kind.",
+            "all: every released checkpoint of Python code. Default: one of each kind.",
         ),
     ] = None,
     lengths: Annotated[

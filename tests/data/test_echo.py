@@ -85,7 +85,9 @@ def test_each_doubling_of_the_context_shows_as_many_more_values() -> None:
         here = slice(start, 4 * start)
         off = (records[here] - expected[here]).mean()
         assert abs(off) < 4 * records[here].std() / math.sqrt(3 * start)
-    assert np.diff(unknown[[64, 128, 256, 512, 1024]]) == pytest.approx(-1 / 12, rel=0.03), "a twelfth, but for both ends"
+    assert np.diff(unknown[[64, 128, 256, 512, 1024]]) == pytest.approx(-1 / 12, rel=0.03), (
+        "a twelfth, but for both ends"
+    )
 
 
 def test_without_context_names_cost_their_entropy_and_values_the_whole_alphabet() -> None:
