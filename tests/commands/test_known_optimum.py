@@ -78,11 +78,13 @@ def test_the_optimum_is_the_first_model_and_no_row_of_other_text_is_different(tm
     run = read_run(tmp_path / "urn")
     assert list(dict.fromkeys(run.rows.model)) == ["optimum", "none"]
     assert set(run.rows[run.rows.model == "optimum"].dtype) == {"float64"}
+    assert {"regret.png", "regret.svg"} <= {path.name for path in (tmp_path / "urn" / "figures").iterdir()}
     assert "regret" in said and "what a model gained over what the optimum gained from 32 tokens" in said
     (tmp_path / "text.txt").write_text("".join("ABC"[number * number % 3] for number in range(400)))
     measure(tmp_path / "other", "--data", str(tmp_path / "text.txt"), *flags, models=(reference("none", "uniform"),))
     other = read_run(tmp_path / "other").rows
     assert set(other.model) == {"none"}
+    assert not (tmp_path / "other" / "figures" / "regret.png").exists()
     assert set(other.metric) == {"nll_nats", "perplexity", "bits_per_byte"}
 
 

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from fractions import Fraction
 from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,19 @@ def test_splits_have_documents_by_number_and_read_those_that_are_wanted() -> Non
     assert part.name(7) == "test/7", "no document of 64 million characters is drawn to be named"
     with pytest.raises(DataError, match="urn has no split 'dev'; it has train, valid, test"):
         corpus.parts("dev")
+
+
+def test_the_short_form_takes_options_of_any_corpus_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CorpusSpec.parse("urn") == CorpusSpec(name="urn")
+    assert CorpusSpec.parse("urn?alpha=0.5&length=99") == CorpusSpec(name="urn", options={"alpha": 0.5, "length": 99})
+    assert CorpusSpec.parse("wikitext?documents=split") == CorpusSpec(name="wikitext", options={"documents": "split"})
+    with pytest.raises(SpecError, match="ends in a question mark"):
+        CorpusSpec.parse("urn?")
+    with pytest.raises(SpecError, match="the corpus python-stdlib has no options; leave alpha out"):
+        open_corpus(CorpusSpec.parse("python-stdlib?alpha=1"))
+    (tmp_path / "urn?alpha=1").write_text("a file of that name is that file")
+    assert CorpusSpec.parse("urn?alpha=1").name == "local"
 
 
 def test_options_are_told_and_slips_are_refused() -> None:

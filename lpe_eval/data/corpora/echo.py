@@ -24,6 +24,7 @@ as it takes to tell 2^octaves names apart: two of 64.
 """
 
 import math
+from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import ClassVar, NamedTuple
 
@@ -70,7 +71,7 @@ class Echo(Generated):
         names = np.arange(asked.symbols**width)
         group = np.floor(np.log2(np.maximum(names, 1))).astype(np.int64)
         there = (names > 0) & (names < 1 << asked.octaves)
-        return _Law(asked.symbols, width, asked.value, np.where(there, 0.5**group / asked.octaves, 0.0))
+        return _law_of(asked.symbols, width, asked.value, np.where(there, 0.5**group / asked.octaves, 0.0))
 
 
 class _Law(NamedTuple):
@@ -81,22 +82,28 @@ class _Law(NamedTuple):
         width: symbols of a name.
         value: symbols of a value.
         names: the probability of each name, by its number.
+        shares: the probability of what stands in a name from one place to another, by its number; the rest is anything.
     """
 
     symbols: int
     width: int
     value: int
     names: Float[np.ndarray, " m"]
+    shares: Mapping[tuple[int, int], Float[np.ndarray, " _s"]]
 
     @property
     def period(self) -> int:
         """Characters of a record."""
         return 1 + self.width + self.value
 
-    def share(self, start: int, stop: int) -> Float[np.ndarray, " s"]:
-        """The probability of what stands in a name from one place to another, by its number; the rest is anything."""
-        shape = [self.symbols**size for size in (start, stop - start, self.width - stop)]
-        return self.names.reshape(shape).sum(axis=(0, 2))
+
+def _law_of(symbols: int, width: int, value: int, names: Float[np.ndarray, " m"]) -> _Law:
+    shares: dict[tuple[int, int], Float[np.ndarray, " _s"]] = {}
+    for stop in range(width + 1):
+        for start in range(stop + 1):
+            shape = [symbols**size for size in (start, stop - start, width - stop)]
+            shares[start, stop] = names.reshape(shape).sum(axis=(0, 2))
+    return _Law(symbols, width, value, names, shares)
 
 
 def _spelled(name: int, law: _Law) -> str:
@@ -146,8 +153,9 @@ def _chance(law: _Law, before: list[int], start: int, symbol: int) -> float:
     if place > law.width:
         return 1 / law.symbols
     known = before[max(0, 1 - start) :]
-    given = law.share(place - 1 - len(known), place - 1)[_number(law, known)]
-    return float(law.share(place - 1 - len(known), place)[_number(law, [*known, symbol])] / given) if given else 0.0
+    start = place - 1 - len(known)
+    given = law.shares[start, place - 1][_number(law, known)]
+    return float(law.shares[start, place][_number(law, [*known, symbol])] / given) if given else 0.0
 
 
 def _number(law: _Law, places: Int[np.ndarray, " s"] | list[int]) -> int:
@@ -162,8 +170,8 @@ def _names(law: _Law, records: Int[np.ndarray, "r p"], found: Float[np.ndarray, 
     begun = np.zeros(len(records), dtype=np.int64)
     for place in range(1, law.width + 1):
         rows = len(records) - (records[-1, place] < 0)
-        given, begun = law.share(0, place - 1)[begun[:rows]], begun[:rows] * law.symbols + records[:rows, place]
-        found[:rows, place] = np.log(given / law.share(0, place)[begun])
+        given, begun = law.shares[0, place - 1][begun[:rows]], begun[:rows] * law.symbols + records[:rows, place]
+        found[:rows, place] = np.log(given / law.shares[0, place][begun])
     return begun
 
 
