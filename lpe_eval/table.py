@@ -221,6 +221,20 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 """Each metric of a perplexity run: its unit and its meaning."""
 
+OPTIMUM = "optimum"
+"""The name of the best possible guess of a text whose law is known, and what stands in the place of its encoding."""
+
+REGRET, GAIN_SHARE = "regret_nats", "gain_share"
+
+OPTIMUM_METRICS: dict[str, tuple[str, str]] = {
+    REGRET: ("nats/token", "mean loss above that of the best possible guess of the same targets in the same windows"),
+    GAIN_SHARE: (
+        "",
+        "of what the best possible guess gains from a shorter length to this one, the part that it gained",
+    ),
+}
+"""Metrics of models beside which the best possible guess was measured: their unit and their meaning."""
+
 
 class BlockSum(NamedTuple):
     """Sums over the scored targets of one block of one document."""

@@ -25,7 +25,7 @@ from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
 _OF_THE_HUB, _OF_IDS = {"hub", "wikitext"}, {"tokenized_bin"}
-_OURS = _OF_THE_HUB | _OF_IDS | {"local", "python_stdlib"}
+_OURS = _OF_THE_HUB | _OF_IDS | {"local", "python_stdlib", "urn", "echo"}
 """Corpora of which it is known what has an effect on them; others may heed any flag."""
 
 
@@ -38,7 +38,7 @@ def ppl(
             "-m",
             help="A released checkpoint (alibi), a folder, or an address behind a format's prefix (hf:org/name, "
             "neox:DIR, fairseq:FILE, py:FILE.py:make). Repeat it for several; NAME=... renames. "
-            "all: every released checkpoint. Default: one of each kind.",
+            "all: every released checkpoint of Python code. Default: one of each kind.",
         ),
     ] = None,
     lengths: Annotated[
@@ -61,7 +61,7 @@ def ppl(
             "--data",
             "-d",
             help="Other text than the task's: a .txt, .jsonl, .parquet, .arrow or .bin file, a folder, "
-            "hub:org/name[@revision], or python-stdlib.",
+            "hub:org/name[@revision], python-stdlib, or urn or echo, whose optimum is known (urn?alpha=0.5).",
         ),
     ] = None,
     split: Annotated[

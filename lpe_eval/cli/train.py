@@ -25,7 +25,9 @@ def train(
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 2000,
     batch_tokens: Annotated[int, typer.Option(help="Tokens per step.")] = 4096,
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 2e-3,
-    corpus: Annotated[str, typer.Option(help="Text with a train and a valid split.")] = "python-stdlib",
+    corpus: Annotated[
+        str, typer.Option("--corpus", "--data", help="Text with a train and a valid split, such as urn?alpha=0.5.")
+    ] = "python-stdlib",
     tokenizer: Annotated[
         str, typer.Option(help="bytes, char:FILE, hf:PATH, bpe:tokenizer.json; kept inside the checkpoint.")
     ] = "bytes",

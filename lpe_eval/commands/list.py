@@ -12,7 +12,7 @@ from lpe_eval import table
 from lpe_eval.errors import UnknownName
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, KINDS, Room
 from lpe_eval.screen import Table, listing
-from lpe_eval.spec.released import released_names
+from lpe_eval.spec.released import names_of_other_text, released_names
 from lpe_eval.spec.tasks import read_task, task_names
 from lpe_eval.table import Column
 
@@ -56,7 +56,7 @@ def _checkpoints() -> Listing:
     from lpe_eval.model.checkpoint import LoadOptions, locate
 
     rows: list[Sequence[str]] = []
-    for name in released_names():
+    for name in (*released_names(), *names_of_other_text()):
         located = locate(name)
         facts = located.peek(LoadOptions())
         rows.append((name, facts.tokenizer, facts.digest[:12], str(located.path)))

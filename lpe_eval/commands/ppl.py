@@ -19,6 +19,7 @@ from lpe_eval.measure.device import dtype_name, pick_device
 from lpe_eval.measure.estimate import Guess, Stopwatch
 from lpe_eval.measure.facts import corpus_facts, opened_facts, planned_facts
 from lpe_eval.measure.heap import keep_freed_memory
+from lpe_eval.measure.optimum import Best, Scored, measure_best, plan_best, without_best
 from lpe_eval.measure.pace import Pace
 from lpe_eval.measure.plan import Planned, plan_models, tokens_of, unfinished
 from lpe_eval.measure.probe import allowed_leak, tried_lengths
@@ -64,11 +65,12 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
         keep_freed_memory()
     spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})
     corpus = open_corpus(spec.corpus)
-    planned = plan_models(spec, corpus, _load_options(spec, device))
+    models = plan_models(spec, corpus, _load_options(spec, device))
+    planned = [*plan_best(spec, corpus, models), *models]
     identity = run_id(_identity(spec, planned))
     order = [key for each in planned for plan in each.plans for key in plan.windows]
-    settings.refuse(_planned_rows(spec, corpus, planned, order))
-    for sentence in remarks(spec, corpus, planned):
+    settings.refuse(_planned_rows(spec, corpus, models))
+    for sentence in [*remarks(spec, corpus, models), *without_best(spec, corpus, models)]:
         settings.tell(sentence)
     with (
         deterministic(spec.deterministic),
@@ -172,14 +174,12 @@ class _Where(NamedTuple):
 
 
 def _measure_model(
-    spec: PerplexitySpec,
-    corpus: Corpus,
-    planned: Planned,
-    device: torch.device,
-    opened: dict[str, Any],
-    at: _Where,
+    spec: PerplexitySpec, corpus: Corpus, planned: Scored, device: torch.device, opened: dict[str, Any], at: _Where
 ) -> Iterator[Measurement]:
     facts, name = _row_facts(spec, corpus), planned.peek.name
+    if isinstance(planned, Best):
+        yield from measure_best(planned, facts, partial(at.begin, name), partial(at.pace.pass_over, name))
+        return
     try:
         if planned.why_not:
             raise CheckpointError(planned.why_not)
@@ -228,9 +228,8 @@ def _batch_tokens(spec: PerplexitySpec, device: torch.device, length: int) -> in
     return _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS
 
 
-def _planned_rows(
-    spec: PerplexitySpec, corpus: Corpus, planned: Sequence[Planned], order: Sequence[CellKey]
-) -> list[PlannedRow]:
+def _planned_rows(spec: PerplexitySpec, corpus: Corpus, planned: Sequence[Planned]) -> list[PlannedRow]:
+    order = [key for each in planned for plan in each.plans for key in plan.windows]
     models = {each.peek.name: planned_facts(each) for each in planned}
     digests = {each.peek.name: [document.digest for document in each.selection.documents] for each in planned}
     text = {"name": corpus.label, "split": corpus.split, **corpus_facts(corpus)}
@@ -257,7 +256,7 @@ def _load_options(spec: PerplexitySpec, device: torch.device) -> LoadOptions:
     return LoadOptions(device, dtype, spec.attention, lengths=spec.lengths, **spec.opening)
 
 
-def _identity(spec: PerplexitySpec, planned: Sequence[Planned]) -> dict[str, Any]:
+def _identity(spec: PerplexitySpec, planned: Sequence[Scored]) -> dict[str, Any]:
     """What makes two runs the same: not the batch size, which changes no value."""
     return {
         "spec": spec.model_dump(mode="json", exclude={"batch_size", "models", "task_fingerprint"}),
@@ -271,7 +270,7 @@ def _facts(
     spec: PerplexitySpec,
     identity: str,
     corpus: Corpus,
-    planned: Sequence[Planned],
+    planned: Sequence[Scored],
     opened: Mapping[str, Any],
     folder: Path,
 ) -> dict[str, Any]:

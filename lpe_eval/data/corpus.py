@@ -5,7 +5,7 @@ their content, is decided in `selection.py`, so that it is decided in one way fo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -51,6 +51,20 @@ class Part(ABC):
         Raises:
             DataError: it cannot be read.
         """
+
+
+class Optimum(NamedTuple):
+    """What is known of a text whose best possible loss is known.
+
+    Attributes:
+        symbols: the characters that it is made of, each one byte.
+        losses: from a window, as the places of its characters in `symbols` (int64, [n]), the nats of each of them for
+            the best guess by those who see what stands before it in the window and nothing else (float64, [n]). The
+            first is guessed from nothing: it is a target where BOS stands before it.
+    """
+
+    symbols: str
+    losses: Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
 class Corpus(ABC):
@@ -103,6 +117,10 @@ class Corpus(ABC):
     def remarks(self) -> list[str]:
         """What a reader of the numbers should know of how the text was taken, in sentences."""
         return []
+
+    def optimum(self) -> Optimum | None:
+        """How well the text can be guessed at best; None where nobody knows, as of all text that people wrote."""
+        return None
 
     @abstractmethod
     def documents(self, split: str) -> Iterator[Document]:

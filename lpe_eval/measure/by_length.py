@@ -87,7 +87,7 @@ def measure(
             for window in windows:
                 users[span_of(window)] += 1
         for key, windows in plan.windows.items():
-            blocks, positions = _sums(documents, windows, forward.losses)
+            blocks, positions = sums_of(documents, windows, forward.losses)
             shares = [1 / users[span_of(each)] for each in windows]
             spent = [forward.seconds[span_of(each)] for each in windows]
             cost = Cost(
@@ -153,9 +153,16 @@ def _why_without_value(error: Exception, length: int) -> tuple[str, str]:
     return "failed", note
 
 
-def _sums(
+def sums_of(
     documents: Sequence[EncodedDocument], windows: Sequence[Window], losses: Mapping[Span, NDArray[np.float64]]
 ) -> tuple[tuple[BlockSum, ...], tuple[PositionSum, ...]]:
+    """The scored losses of a cell, added up by block of a document and by size of context.
+
+    Args:
+        documents: what the windows count in.
+        windows: of the cell.
+        losses: nats of the last targets of each span, at least as many as any window scores.
+    """
     longest = max((window.n_input for window in windows), default=1)
     edges = context_bucket_edges(longest)
     by_context = np.zeros((2, len(edges)))

@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 from lpe_eval.data.corpus import Corpus
-from lpe_eval.measure.plan import Planned
+from lpe_eval.measure.optimum import Scored
 from lpe_eval.measure.remarks import selection_facts
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.transformer_model import TransformerModel
@@ -16,7 +16,7 @@ def corpus_facts(corpus: Corpus) -> dict[str, Any]:
     return {**described, **({"path": path} if "path" in described and path is not None else {})}
 
 
-def planned_facts(planned: Planned) -> dict[str, Any]:
+def planned_facts(planned: Scored) -> dict[str, Any]:
     """Known before any weight is read: digest, tokenizer, and the documents with their hashes."""
     selection = planned.selection
     if planned.why_not:

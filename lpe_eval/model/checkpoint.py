@@ -21,7 +21,7 @@ from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.plain import at_home
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS
 from lpe_eval.screen import visible
-from lpe_eval.spec.released import released_folder, released_names
+from lpe_eval.spec.released import names_of_other_text, released_folder, released_names
 
 CHANGED = "the checkpoint {} changed while it was being measured; run again"
 
@@ -219,7 +219,8 @@ def locate(reference: str) -> Located:
         raise CheckpointError(f"there is no checkpoint at {reference}{hint}")
     folder = released_folder(address)
     if folder is None:
-        raise UnknownName("released checkpoint (and no folder)", address, released_names())
+        known = [*released_names(), *names_of_other_text()]
+        raise UnknownName("released checkpoint (and no folder)", address, known)
     return Located(CHECKPOINTS.load("native"), f"{folder}?{settings}" if question else folder)
 
 

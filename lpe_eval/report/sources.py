@@ -21,6 +21,7 @@ from lpe_eval.report.citations import Entry, entries, once_each, own_entry, text
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.spec.tasks import PerplexityTask, read_task, task_names
+from lpe_eval.table import OPTIMUM
 
 _TOLD_WITH = {"nonoverlap": "alibi", "sliding": "alibi", "last": "dape"}
 """The encoding whose paper a protocol comes from."""
@@ -87,8 +88,8 @@ def sources_of_methods(
     model = spec.get("model")
     known += [*spec.get("encodings", []), *([model["encoding"]] if isinstance(model, Mapping) else [])]
     labelled_by_options = {facts.get("encoding") for facts in opened if facts.get("encoding_options")}
-    # The unit of a speed measurement is the absence of an encoding and no method.
-    labels = {str(row["encoding"]) for row in rows if row.get("encoding") and row["encoding"] != "plain"}
+    # The unit of a speed measurement is the absence of an encoding and no method, and the best guess is no model.
+    labels = {str(row["encoding"]) for row in rows if row.get("encoding")} - {"plain", OPTIMUM}
     for encoding in known:
         for each in EncodingSpec.model_validate(encoding).methods():
             yield from _encoding(each)
@@ -149,8 +150,8 @@ def sources_of_text(spec: Mapping[str, Any]) -> Iterator[Source]:
     member = _member(CORPORA, name)
     own = "" if member is None else member.bibtex
     same = [task.text_bibtex for task in _tasks() if path is not None and task.corpus.path == path]
-    # The interpreter's own library has no paper, and nor have a user's own files.
-    if own or any(same) or name not in ("python_stdlib", "local", "tokenized_bin"):
+    # The interpreter's own library has no paper, nor have a user's own files, and `echo` is this program's own.
+    if own or any(same) or name not in ("python_stdlib", "local", "tokenized_bin", "echo"):
         yield Source(f"the text {name if path is None else path}", own or next(filter(None, same), ""))
 
 

@@ -1,4 +1,4 @@
-"""Which text is measured: `python-stdlib`, `hub:org/name`, or a path."""
+"""Which text is measured: `python-stdlib`, `urn?alpha=0.5`, `hub:org/name`, or a path."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from lpe_eval.errors import SpecError, UnknownName
 from lpe_eval.plain import has_utf8_form, printable
+from lpe_eval.reference import split_settings
 from lpe_eval.registry import CORPORA
 
 TokenDtype = Literal["uint8", "uint16", "uint32", "int32", "int64"]
@@ -26,7 +27,7 @@ class CorpusSpec(BaseModel):
         streaming: whether a Hub dataset is read as it comes, without a full download.
         token_dtype: `tokenized_bin` only: how ids are stored.
         document_end: `tokenized_bin` only: the id after which a new document begins.
-        options: what a third party's corpus wants to know beyond this.
+        options: what only this kind of corpus wants to know.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,10 +57,10 @@ class CorpusSpec(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> "CorpusSpec":
-        """Reads the short form: `python-stdlib`, `hub:org/name[@revision]`, or a path.
+        """Reads the short form: a corpus's name, `urn?alpha=0.5&length=65536`, `hub:org/name[@revision]`, or a path.
 
         Raises:
-            SpecError: the text is empty, or `hub:` has no id.
+            SpecError: the text is empty, `hub:` has no id, or an option is not key=value.
             UnknownName: the text is neither the name of a corpus nor a path.
         """
         return cls(**cls._fields(text))
@@ -81,9 +82,10 @@ class CorpusSpec(BaseModel):
             # A name that is too long or no text, or ~someone whom the machine does not know.
             detail = error.strerror if isinstance(error, OSError) else error
             raise SpecError(f"the corpus {text[:200]!r} is no path: {printable(str(detail))}") from error
-        named = text.replace("-", "_") in {each.replace("-", "_") for each in CORPORA.names()}
+        name, asked, _ = text.partition("?")
+        named = name.replace("-", "_") in {each.replace("-", "_") for each in CORPORA.names()}
         if named and not there:
-            return {"name": text}
+            return {"name": name, **({"options": split_settings(text).settings} if asked else {})}
         if path.name == text and not path.suffix and not there:
             raise UnknownName("corpus", text, CORPORA.names())
         return {"name": "tokenized_bin" if path.suffix == ".bin" else "local", "path": str(path)}

@@ -1,8 +1,13 @@
-"""The checkpoints that ship with the package."""
+"""The checkpoints that ship with the package.
+
+Those of one text lie in one folder. What is measured where nobody names a model, and what `all` means, are the models
+of the text that is measured then; models of other text, such as `urn-alibi` of `urn`, are named one by one.
+"""
 
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent.parent / "released"
+_PACKAGE = Path(__file__).parent.parent
+_FOLDER, _OF_OTHER_TEXT = _PACKAGE / "released", (_PACKAGE / "released_urn",)
 _MEASURED = (
     *("alibi", "dape-kerple-log", "fire", "fox", "kerple-log", "learned", "mep", "nope", "rope", "sinusoidal"),
     *("t5", "xpos"),
@@ -16,11 +21,20 @@ def measured_names() -> list[str]:
 
 
 def released_names() -> list[str]:
-    """Names of all released checkpoints, sorted."""
-    return sorted(path.parent.name for path in _FOLDER.glob("*/model.safetensors"))
+    """Names of all released checkpoints of the default text, sorted."""
+    return sorted(_in(_FOLDER))
+
+
+def names_of_other_text() -> list[str]:
+    """Names of the released checkpoints of other text, sorted."""
+    return sorted(name for folder in _OF_OTHER_TEXT for name in _in(folder))
 
 
 def released_folder(name: str) -> Path | None:
     """Where the released checkpoint `name` lies; dashes and underscores are the same. None if there is none."""
     wanted = name.replace("_", "-")
-    return _FOLDER / wanted if wanted in released_names() else None
+    return next((folder / wanted for folder in (_FOLDER, *_OF_OTHER_TEXT) if wanted in _in(folder)), None)
+
+
+def _in(folder: Path) -> list[str]:
+    return [path.parent.name for path in folder.glob("*/model.safetensors")]

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lpe_eval.data.corpus import Corpus, Document
-from lpe_eval.errors import DataError
+from lpe_eval.errors import DataError, SpecError
 from lpe_eval.spec.corpus_spec import CorpusSpec
 
 _LEFT_OUT_FOLDERS = {
@@ -39,6 +39,8 @@ class PythonStdlib(Corpus):
 
     def __init__(self, spec: CorpusSpec) -> None:
         super().__init__(spec)
+        if spec.options:
+            raise SpecError(f"the corpus python-stdlib has no options; leave {', '.join(spec.options)} out")
         base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
         found = (sysconfig.get_path(key, vars=base) for key in ("stdlib", "platstdlib"))
         self._folders = list(dict.fromkeys(Path(each).resolve() for each in found))

@@ -16,7 +16,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from lpe_eval.report.figures.labels import LABELS
-from lpe_eval.report.figures.panels import Point, draw, label, limits, line_names, ticks, train_lengths
+from lpe_eval.report.figures.panels import Point, best_lines, draw, label, limits, line_names, ticks, train_lengths
 from lpe_eval.report.figures.style import STYLE, styles_of
 from lpe_eval.report.figures.ticks import short_length, thinned
 
@@ -46,11 +46,15 @@ def position_figure(by_position: pd.DataFrame, rows: pd.DataFrame) -> Figure:
     of_rows = [row for row in rows.to_dict("records") if row["metric"] == "perplexity"]
     train = {titles[name]: found for name, found in train_lengths(of_rows).items() if name in titles}
     # In the order of the rows, so that a model looks as it does in the other figure.
-    styles = styles_of([*line_names(of_rows, ("protocol", "length")), *(name for _, name in lines)])
+    names = line_names(of_rows, ("protocol", "length"))
+    best = best_lines(of_rows, names)
+    styles = styles_of([*names, *(name for _, name in lines)], best)
     low, high = limits(points, logarithmic=False)
     with style.context(["default", STYLE]):
         plain = {name: each._replace(marker="") for name, each in styles.items()}
-        figure, panels = draw(points, plain, train, (low, high), _others(points))
+        figure, panels = draw(
+            points, plain, train, (low, high), _others(each for each in points if each.line not in best)
+        )
         for axes in panels:
             axes.set_ylim(low, high)
             shown = [math.log2(point.x) for point in points] or [0.0]

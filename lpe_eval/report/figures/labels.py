@@ -5,6 +5,7 @@ LABELS: dict[str, str] = {
     "perplexity": "perplexity",
     "nll_nats": "loss (nats per token)",
     "bits_per_byte": "bits per byte",
+    "regret_nats": "nats per token above the optimum",
     "context": "context of the target (tokens)",
     "train_length": "train length",
     "times_plain": "time (plain causal attention = 1)",

@@ -20,8 +20,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lpe_eval.report.figures.labels import LABELS
-from lpe_eval.report.figures.style import LineStyle
+from lpe_eval.report.figures.style import BEST, LineStyle
 from lpe_eval.report.figures.ticks import short_length
+from lpe_eval.table import OPTIMUM
 
 OFF_SCALE = 20.0
 """How many times the lowest perplexity the axis shows at least."""
@@ -58,6 +59,12 @@ def line_names(records: list[dict], place: tuple[str, ...]) -> list[str]:
     return names
 
 
+def best_lines(records: Iterable[dict], names: Iterable[str]) -> list[str]:
+    """The lines of the best possible guess, by the names of the records' lines."""
+    pairs = zip(records, names, strict=True)
+    return list(dict.fromkeys(name for row, name in pairs if row.get("encoding") == OPTIMUM))
+
+
 def train_lengths(records: Iterable[dict]) -> dict[str, list[int]]:
     """The known train lengths of the models of each protocol, rising."""
     found: dict[str, set[int]] = {}
@@ -73,7 +80,7 @@ def limits(points: list[Point], logarithmic: bool) -> tuple[float, float]:
     if not values:
         return 1.0, 10.0
     if not logarithmic:
-        values = [math.exp(min(value, 700.0)) for value in values]
+        values = [math.exp(min(value, 300.0)) for value in values]
     low, high = min(values), max(values)
     cap = max(OFF_SCALE * low, 2 * statistics.median(values))
     margin = max((min(high, cap) / low) ** 0.06, 1.03)
@@ -190,12 +197,13 @@ def label(panels: list[Axes], x: str, y: str) -> None:
 def _legend(
     figure: Figure, points: list[Point], styles: dict[str, LineStyle], high: float, others: Collection[str]
 ) -> None:
-    """The lines from top to bottom as they end in the last panel; those without a value there come last."""
+    """The best guess, then lines from top to bottom as they end in the last panel, those without a value there last."""
     last = [point for point in points if point.panel == points[-1].panel]
     right = max((point.x for point in last), default=0.0)
     ends = {point.line: point.y for point in last if point.x == right and not math.isnan(point.y)}
     order = sorted(
-        (line for line in styles if line not in others), key=lambda line: (line not in ends, -ends.get(line, 0))
+        (line for line in styles if line not in others),
+        key=lambda line: (styles[line] != BEST, line not in ends, -ends.get(line, 0)),
     )
     valued = {point.line for point in points if not math.isnan(point.y)}
     names = [line if line in valued else f"{line} (no value)" for line in order]

@@ -6,7 +6,7 @@ no two of the first 32 lines are alike. Every setting is given here, so that a m
 of the machine does not change a picture.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F3C00")
@@ -43,13 +43,18 @@ class LineStyle(NamedTuple):
     linestyle: str | tuple[int, tuple[float, ...]]
 
 
-def styles_of(lines: Iterable[str]) -> dict[str, LineStyle]:
-    """A style for each distinct line, in the order of their first appearance."""
-    return {
+BEST = LineStyle("#000000", "", (0, (4, 2)))
+"""Of the best possible guess, which is no model."""
+
+
+def styles_of(lines: Iterable[str], best: Collection[str] = ()) -> dict[str, LineStyle]:
+    """A style for each distinct line, in the order of their first appearance; `best` are those of the best guess."""
+    models = dict.fromkeys(line for line in lines if line not in best)
+    return dict.fromkeys(best, BEST) | {
         line: LineStyle(
             _COLOURS[place % len(_COLOURS)],
             _MARKERS[place % len(_MARKERS)],
             _DASHES[place // len(_COLOURS) % len(_DASHES)],
         )
-        for place, line in enumerate(dict.fromkeys(lines))
+        for place, line in enumerate(models)
     }

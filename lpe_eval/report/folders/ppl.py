@@ -24,7 +24,8 @@ from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.folders.provenance import NAME as PROVENANCE
 from lpe_eval.report.folders.provenance import read_provenance
 from lpe_eval.report.frames import csv_bytes, read_bytes, read_csv, read_parquet, require_kinds, typed_frame
-from lpe_eval.table import CellKey, Measurement
+from lpe_eval.report.numbers.regret import Sums, optimum_rows
+from lpe_eval.table import BlockSum, CellKey, Measurement
 
 LAYOUT = Layout(
     files=("rows.csv", "cost.csv", "by_document.parquet", "by_position.parquet"), folders=(CELLS,), early=(CELLS,)
@@ -46,12 +47,17 @@ class _Cell(NamedTuple):
     status: str
     rows: list[list]
     cost: list | None
+    sums: list[BlockSum]
     blocks: pd.DataFrame
     positions: pd.DataFrame
 
 
 class PerplexityFolder(CellFolder[CellKey, _Cell]):
     """The folder of one run, held by this process; made by `open_run`, closed by `close` or `with`."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._reckoned: dict[tuple, list[dict[str, Any]]] = {}
 
     def save(self, measurement: Measurement, rows: list[dict]) -> None:
         """Writes one cell to disk before it returns.
@@ -72,13 +78,19 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
     def collect(self, order: Iterable[CellKey]) -> None:
         """Writes the four tables from all saved cells, in the given order.
 
-        Saved cells that `order` does not name come last, sorted.
+        Saved cells that `order` does not name come last, sorted. Where the best possible guess was measured too, the
+        rows that are made of a model's cells and its own stand behind the rows of the cell.
 
         Raises:
             OutputError: a table cannot be written; the cells are kept.
         """
-        cells = self.cells(order).values()
-        self._write("rows.csv", csv_bytes(table.ROWS, [row for cell in cells for row in cell.rows]))
+        order = list(order)
+        by_key = self.cells(order)
+        cells, names = by_key.values(), [column.name for column in table.ROWS]
+        sums = {key: Sums(dict(zip(names, cell.rows[0], strict=True)), cell.sums) for key, cell in by_key.items()}
+        further = optimum_rows(sums, order, self._reckoned)
+        rows = [[*cell.rows, *(list(row.values()) for row in further.get(key, ()))] for key, cell in by_key.items()]
+        self._write("rows.csv", csv_bytes(table.ROWS, [row for each in rows for row in each]))
         self._write("cost.csv", csv_bytes(table.COST, [cell.cost for cell in cells if cell.cost is not None]))
         blocks = [typed_frame(table.BY_DOCUMENT, []), *(cell.blocks for cell in cells)]
         self._write("by_document.parquet", pd.concat(blocks).to_parquet(index=False))
@@ -103,7 +115,8 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         require_kinds(table.COST, [] if content["cost"] is None else [content["cost"]])
         blocks = typed_frame(table.BY_DOCUMENT, [[*where, *block] for block in content["blocks"]])
         positions = typed_frame(table.BY_POSITION, [[*where, *position] for position in content["positions"]])
-        return key, _Cell(str(content["status"]), rows, content["cost"], blocks, positions)
+        sums = [BlockSum(*block) for block in content["blocks"]]
+        return key, _Cell(str(content["status"]), rows, content["cost"], sums, blocks, positions)
 
 
 def open_run(directory: Path, spec_text: str, run_id: str, overwrite: bool = False) -> PerplexityFolder:

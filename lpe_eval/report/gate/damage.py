@@ -1,7 +1,7 @@
 """Rows that their own sums contradict: such a folder is no measurement, and nothing is judged by it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -9,8 +9,9 @@ from lpe_eval.errors import OutputError
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.frames import UNFIT
 from lpe_eval.report.gate.joining import Judged, blocks_of, cell_of
+from lpe_eval.report.numbers.regret import Sums, optimum_rows
 from lpe_eval.report.numbers.statistics import loss_metrics
-from lpe_eval.table import CHE_METRICS, BlockSum
+from lpe_eval.table import CHE_METRICS, OPTIMUM_METRICS, BlockSum, CellKey
 
 _PRECISION = 1e-9
 """Values are written in full precision, and sums are exact but for their order."""
@@ -54,15 +55,30 @@ def refuse_damaged_run(run: Run, found: Sequence[Judged], source: str) -> None:
                 raise _damaged(source, f"{cell[0]}, {cell[1]} at {cell[2]}: there are sums of its documents and no row")
         for row in run.rows.to_dict("records"):
             blocks = sums.get(cell_of(row), [])
-            if row["status"] != "ok" or not blocks:
+            if row["status"] != "ok" or not blocks or row["metric"] in OPTIMUM_METRICS:
                 continue
             tokens, n_bytes = (sum(getattr(block, name) for block in blocks) for name in ("n_tokens", "n_bytes"))
             value = loss_metrics(math.fsum(block.nll_nats for block in blocks), tokens, n_bytes)[str(row["metric"])]
             if not _close(float(row["value"]), value):
                 fault = f"{row['metric']} is {row['value']:.6g} in the table, {value:.6g} by the sums of its documents"
                 raise _damaged(source, f"{row['model']}, {row['protocol']} at {row['length']}: {fault}")
+        _refuse_other_regrets(run, {cell: Sums(row, sums.get(cell, [])) for cell, row in cells.items()}, source)
     except UNFIT as error:
         raise _damaged(source, str(error)) from error
+
+
+def _refuse_other_regrets(run: Run, cells: Mapping[tuple, Sums], source: str) -> None:
+    """Nothing, if regrets and shares of gains are those of the sums."""
+    keyed = {CellKey(*cell): sums for cell, sums in cells.items()}
+    made = optimum_rows(keyed, keyed, {})
+    for row in run.rows.to_dict("records"):
+        if row["metric"] not in OPTIMUM_METRICS:
+            continue
+        own = made.get(CellKey(*cell_of(row)), [])
+        value = next((float(each["value"]) for each in own if each["metric"] == row["metric"]), math.nan)
+        if not _close(float(row["value"]), value):
+            fault = f"{row['metric']} is {row['value']:.6g} in the table, {value:.6g} by the sums of its documents"
+            raise _damaged(source, f"{row['model']}, {row['protocol']} at {row['length']}: {fault}")
 
 
 def _of_text(judged: Judged) -> str:

@@ -16,6 +16,7 @@ from lpe_eval.report.numbers.tokenizers import n_tokenizers
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_protocols, sources_of_text
 from lpe_eval.report.tables.ppl import perplexity_table
 from lpe_eval.report.tables.provenance import corpus, several
+from lpe_eval.report.tables.regret import regret_tables
 from lpe_eval.screen import Table, counted
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 
@@ -48,7 +49,8 @@ class Perplexity(Kind):
     @classmethod
     def cells(cls, found: Found) -> tuple[Sequence[str], int]:
         many = [len(found.spec[name]) for name in ("models", "protocols", "lengths")]
-        return ("model", "protocol", "length", "stride"), many[0] * many[1] * many[2]
+        best = {row["model"] for row in found.rows if row["encoding"] == table.OPTIMUM}
+        return ("model", "protocol", "length", "stride"), (many[0] + len(best)) * many[1] * many[2]
 
     @classmethod
     def about(cls, found: Found) -> list[tuple[str, str]]:
@@ -68,14 +70,14 @@ class Perplexity(Kind):
             return []
         several_tokenizers = n_tokenizers([found.provenance])
         if several_tokenizers < 2:
-            return [perplexity_table(found.rows)]
+            return [perplexity_table(found.rows), *regret_tables(found.rows)]
         # A token of one model is not one of another, so losses per token have no common unit.
         sentence = (
             f"the models have {several_tokenizers} different tokenizers, so perplexity per token does not compare "
             "between them; the table shows bits per byte of text, and rows.csv has both"
         )
         shown = perplexity_table(found.rows, "bits_per_byte")
-        return [shown._replace(below=[*shown.below, sentence])]
+        return [shown._replace(below=[*shown.below, sentence]), *regret_tables(found.rows)]
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:

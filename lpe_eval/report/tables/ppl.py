@@ -1,11 +1,12 @@
 """The table of a perplexity run for the screen: a line a model, a column for each protocol and length."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lpe_eval.report.tables.reasons import reasons
 from lpe_eval.screen import Cell, Column, Table, counted, missing, with_error, written
+from lpe_eval.table import OPTIMUM
 
 _DESCRIPTORS = (("encoding", "encoding"), ("train_length", "train length"))
 _TELLING_APART = ("task", "corpus", "split", "dtype", "seed", "stride", "run")
@@ -16,12 +17,15 @@ class _Place(NamedTuple):
     length: int
 
 
-def perplexity_table(rows: Sequence[Mapping[str, Any]], metric: str = "perplexity") -> Table:
-    """The rows of one metric; the lowest value of a column is the best.
+def perplexity_table(
+    rows: Sequence[Mapping[str, Any]], metric: str = "perplexity", best_of: Callable[..., float] = min
+) -> Table:
+    """The rows of one metric; the lowest value of a column is the best, that of the optimum apart.
 
     Args:
         rows: rows with the columns of `rows.csv`; missing is None, NaN or pandas' NA.
         metric: which.
+        best_of: `max` where the highest is the best.
     """
     shown = _told_apart([row for row in rows if row["metric"] == metric])
     if not shown:
@@ -34,7 +38,8 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], metric: str = "perplexit
     cells: dict[tuple[str, _Place], Mapping[str, Any]] = {}
     for row in shown:
         cells[str(row["model"]), _Place(str(row["protocol"]), int(row["length"]))] = row
-    best = {place: _lowest(row for (_, at), row in cells.items() if at == place) for place in places}
+    models = {at: row for at, row in cells.items() if row["encoding"] != OPTIMUM}
+    best = {place: _best((row for (_, at), row in models.items() if at == place), best_of) for place in places}
     lines: list[list[Cell | str]] = []
     for model in dict.fromkeys(model for model, _ in cells):
         first = next(row for (name, _), row in cells.items() if name == model)
@@ -71,18 +76,18 @@ def _told_apart(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _cell(row: Mapping[str, Any] | None, lowest: float) -> Cell:
+def _cell(row: Mapping[str, Any] | None, best: float) -> Cell:
     if row is None:
         return Cell("")
     if row["status"] not in ("ok", "error"):
         return Cell(str(row["status"]))
     stderr = None if missing(row["stderr"]) else float(row["stderr"])
     value = with_error(None if missing(row["value"]) else float(row["value"]), stderr)
-    return Cell(value, row["value"] == lowest) if row["status"] == "ok" else Cell(f"error ({value})")
+    return Cell(value, row["value"] == best) if row["status"] == "ok" else Cell(f"error ({value})")
 
 
-def _lowest(rows: Iterable[Mapping[str, Any]]) -> float:
-    return min((float(row["value"]) for row in rows if row["status"] == "ok"), default=math.nan)
+def _best(rows: Iterable[Mapping[str, Any]], best_of: Callable[..., float]) -> float:
+    return best_of((float(row["value"]) for row in rows if row["status"] == "ok"), default=math.nan)
 
 
 def _several(rows: Sequence[Mapping[str, Any]], column: str) -> str:
