@@ -174,6 +174,11 @@ ITEM_ROWS: tuple[Column, ...] = (
 BY_ITEM: tuple[Column, ...] = (RUN, MODEL, TASK, LENGTH, METRIC, ITEM, DIGEST, TOTAL, COUNT)
 """`by_item.parquet`: the sums behind `ITEM_ROWS`, the units of resampling and pairing."""
 
+DISTANCE = Column("distance", "Int64", "tokens", "tokens from what is recalled to where it is asked for", key=True)
+DEPTH = Column("depth", "Int64", "%", "where a needle is hidden; 0 is the beginning of the text", key=True)
+RULE = Column("rule", "string", "", "what a score must reach, at a length and at all shorter ones")
+LONGEST = Column("longest", "Int64", "tokens", "the longest that was tried; a value equal to it may be cut short by it")
+
 CHE_METRICS: dict[str, str] = {
     "accuracy": "counted answer tokens that are right, of all counted ones",
     "exact_match": "answers whose counted tokens are all right",
