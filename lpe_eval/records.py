@@ -4,7 +4,7 @@ An item is one thing that was asked of a model: a document, a prompt, a string. 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -30,10 +30,33 @@ class Item(NamedTuple):
 
 
 class ItemKey(NamedTuple):
-    """What a cell is: one model at one length."""
+    """What a cell is: one model at one length, and what else a kind of run tells cells apart by.
+
+    Attributes:
+        further: the values of the kind's own key columns, in their order; empty where it has none.
+    """
 
     model: str
     length: int
+    further: tuple[str | int | None, ...] = ()
+
+    @property
+    def place(self) -> "Cell":
+        """The cell among those of its model."""
+        return (self.length, *self.further) if self.further else self.length
+
+
+Cell = int | tuple[str | int | None, ...]
+"""A cell of a model: its length, or a tuple of the length and what is further."""
+
+
+def key_of(model: str, cell: Cell) -> ItemKey:
+    """The key of a cell of a model."""
+    if isinstance(cell, int):
+        return ItemKey(model, cell)
+    length, *further = cell
+    assert isinstance(length, int), "a cell begins with its length"
+    return ItemKey(model, length, tuple(further))
 
 
 @dataclass(frozen=True)
@@ -46,17 +69,19 @@ class ItemCell:
         key: which cell.
         facts: what every row of the model repeats.
         items: by metric.
-        unit: of the values.
+        unit: of the values; by metric where they have several.
         attention: the path that computed it.
+        chance: by metric, the value of a guess, for a kind whose table has that column.
     """
 
     key: ItemKey
     facts: Facts
     items: Mapping[str, Sequence[Item]]
-    unit: str = ""
+    unit: str | Mapping[str, str] = ""
     attention: str = ""
     status: str = "ok"
     note: str = ""
+    chance: Mapping[str, float] = field(default_factory=dict)
 
 
 class LogRow(NamedTuple):

@@ -174,33 +174,16 @@ ITEM_ROWS: tuple[Column, ...] = (
 BY_ITEM: tuple[Column, ...] = (RUN, MODEL, TASK, LENGTH, METRIC, ITEM, DIGEST, TOTAL, COUNT)
 """`by_item.parquet`: the sums behind `ITEM_ROWS`, the units of resampling and pairing."""
 
-POSITION = Column("position", "Int64", "tokens", "position of the query that is looked from, counted from 0", key=True)
-N_TEXTS = Column("n_texts", "Int64", "texts", "texts that the means are over")
-LAYER = Column("layer", "Int64", "", "layer of the model, from 0", key=True)
-HEAD = Column("head", "Int64", "", "attention head of the layer, from 0", key=True)
-DISTANCE = Column("distance", "Int64", "tokens", "from the query back to the key, 0 for its own", key=True)
-DISTANCE_FROM = Column("distance_from", "Int64", "tokens", "first distance of the range", key=True)
-DISTANCE_TO = Column("distance_to", "Int64", "tokens", "last distance of the range")
-CONTENT = Column("content", "float64", "nats", "logit of query and key in one place, without a bias; mean over texts")
-STATIC = Column("static", "float64", "nats", "the encoding's bias, which no token moves; missing where it has none")
-ADDED = Column("added", "float64", "nats", "what position adds to a logit: the logit less content, mean over texts")
-ADDED_STDERR = Column("added_stderr", "float64", "nats", "standard error of `added` over texts; missing for one text")
-OF_MEAN_KEY = Column("of_mean_key", "float64", "nats", "what turning adds to the mean of all keys at that distance")
-DECAY = Column("decay", "float64", "", "mean of cos(distance * frequency) over the pairs of channels of a rotary head")
-CHANGE = Column("change", "float64", "nats", "mean of `added` over the far half of the keys less that over near ones")
-CHANGE_STDERR = Column("change_stderr", "float64", "nats", "standard error of `change` over texts")
-HEAD_KIND = Column("head_kind", "string", "", "local: falls a nat or more from near to far; anti-local: rises so; flat")
-
-BIAS: tuple[Column, ...] = (
-    MODEL, ENCODING, TRAIN_LENGTH, CORPUS, SPLIT, SEED, POSITION, N_TEXTS, LAYER, HEAD, DISTANCE_FROM, DISTANCE_TO,
-    STATIC, ADDED, ADDED_STDERR, OF_MEAN_KEY, CHANGE, CHANGE_STDERR, HEAD_KIND, SCHEMA_COLUMN,
-)  # fmt: skip
-"""`bias.csv`: what each head adds in octaves of distance."""
-
-BY_DISTANCE: tuple[Column, ...] = (
-    MODEL, POSITION, LAYER, HEAD, DISTANCE, CONTENT, STATIC, ADDED, ADDED_STDERR, OF_MEAN_KEY, DECAY,
-)  # fmt: skip
-"""`by_distance.parquet`: the same at every distance."""
+DISTANCE = Column(
+    "distance",
+    "Int64",
+    "tokens",
+    "tokens back, from a query to a key (0 is its own) or from a question to its answer",
+    key=True,
+)
+DEPTH = Column("depth", "Int64", "%", "where a needle is hidden; 0 is the beginning of the text", key=True)
+RULE = Column("rule", "string", "", "what a score must reach, at a length and at all shorter ones")
+LONGEST = Column("longest", "Int64", "tokens", "longest length, or distance, that was measured")
 
 CHE_METRICS: dict[str, str] = {
     "accuracy": "counted answer tokens that are right, of all counted ones",

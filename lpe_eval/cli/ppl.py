@@ -1,7 +1,7 @@
 """`lpe-eval ppl`: perplexity at several lengths."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -20,13 +20,9 @@ from lpe_eval.cli.app import (
     TrustRemoteCode,
     app,
 )
+from lpe_eval.cli.named import named_corpus, named_models, whole
 from lpe_eval.cli.running import run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
-from lpe_eval.errors import SpecError
-
-_OF_THE_HUB, _OF_IDS = {"hub", "wikitext"}, {"tokenized_bin"}
-_OURS = _OF_THE_HUB | _OF_IDS | {"local", "python_stdlib", "urn", "echo"}
-"""Corpora of which it is known what has an effect on them; others may heed any flag."""
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -136,7 +132,7 @@ def ppl(
         chosen = read_task(task)
         spelled: dict[str, Any] = {
             "lengths": parse_lengths(lengths) if lengths is not None else None,
-            "corpus": _corpus(
+            "corpus": named_corpus(
                 data,
                 {
                     "split": split,
@@ -158,11 +154,11 @@ def ppl(
         changes = {key: value for key, value in spelled.items() if value is not None}
         longest = max(changes.get("lengths", chosen.lengths))
         changes |= {
-            "models": _found(model) if model else _released("measured"),
+            "models": named_models(model),
             "max_tokens": max_tokens
             if max_tokens is not None
             else max(chosen.max_tokens, 9 * max(longest, 0) // 2 + 3),
-            "batch_size": batch_size if batch_size == "auto" else _whole("--batch-size", batch_size),
+            "batch_size": batch_size if batch_size == "auto" else whole("--batch-size", batch_size),
             "device": device,
             "dtype": dtype,
             "attention": attention,
@@ -186,61 +182,3 @@ def ppl(
             note(found.total)
             return
         run_spec(spec, out, overwrite, quiet, baseline or ())
-
-
-def _released(which: Literal["measured", "all"]) -> list[str]:
-    from lpe_eval.spec.released import measured_names, released_names
-
-    names = measured_names() if which == "measured" else released_names()
-    if not names:
-        raise SpecError("no checkpoint ships with this installation; name one with -m")
-    return names
-
-
-def _corpus(data: str | None, flags: dict[str, Any], of_task: dict[str, Any]) -> dict[str, Any] | None:
-    from lpe_eval.spec.corpus_spec import CorpusSpec
-
-    changes = {name: value for name, value in flags.items() if value is not None}
-    if data is None and not changes:
-        return None
-    base = of_task if data is None else CorpusSpec.parse(data).model_dump(mode="json")
-    if "token_dtype" in changes and base["name"] == "local":
-        base["name"] = "tokenized_bin"
-    for name, kinds in {"subset": _OF_THE_HUB, "streaming": _OF_THE_HUB, "token_dtype": _OF_IDS}.items():
-        if name in changes and base["name"] in _OURS - kinds:
-            raise SpecError(
-                f"--{name.replace('_', '-')} has no effect on the corpus {base['name'].replace('_', '-')}; leave it out"
-            )
-    return base | changes
-
-
-def _whole(flag: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise SpecError(f"{flag}: {text!r} is neither a whole number nor auto") from None
-
-
-def _found(models: list[str]) -> list[str]:
-    """The models, with `all` and every pattern such as `steps/*`, which a shell leaves alone in quotes, spelled out.
-
-    Raises:
-        SpecError: a pattern matches nothing.
-    """
-    from glob import glob
-
-    from lpe_eval.errors import SpecError
-
-    found: list[str] = []
-    for each in models:
-        if each == "all":
-            found += _released("all")
-            continue
-        if not set(each) & set("*[") or ":" in each or "=" in each or Path(each).exists():
-            found.append(each)
-            continue
-        matches = sorted(glob(str(Path(each).expanduser())))  # noqa: PTH207, since the pattern may begin at the root
-        if not matches:
-            raise SpecError(f"-m {each}: no file or folder here matches this pattern")
-        found += matches
-    return found

@@ -130,7 +130,7 @@ def show_bias(spec: PerplexitySpec, asked: Asked, progress: Progress, tell: Tell
         "corpus": publishable_name(corpus.label),
         "split": corpus.split,
         "seed": spec.seed,
-        "position": asked.position,
+        "query": asked.position,
         "n_texts": len(texts),
     }
     facts = _facts(spec, asked, identity, corpus, (peek, tokenizer, selection), model)

@@ -13,7 +13,7 @@ from lpe_eval.report.gate.baseline import find_baseline, write_baseline
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.judge import failing, judge
 from lpe_eval.report.gate.markdown import as_markdown
-from lpe_eval.report.gate.rules import ALLOWABLE, Rules, Verdict
+from lpe_eval.report.gate.rules import ALLOWABLE, EFFECTIVE_LENGTH, GAIN, Rules, Verdict
 from lpe_eval.report.gate.shared_text import other_text
 from lpe_eval.report.gate.verdicts import (
     as_json,
@@ -34,6 +34,8 @@ from lpe_eval.table import CHE_METRICS
 COLUMNS = ("model", "at", "baseline -> run", "change, %", "allowed", "over", "verdict")
 """Values are nats a token, or shares of right answers; `change` is relative, with its standard error; `over` says from
 how many of what that was made."""
+
+OF_RECALL = (GAIN, EFFECTIVE_LENGTH)
 
 _WORTH_SEEING = 0.005
 """A change of a loss that a gate should not sleep through."""
@@ -105,6 +107,8 @@ def title(comparison: Comparison) -> str:
     """What the table of verdicts is of."""
     if any(each.metric in CHE_METRICS for each in comparison.verdicts):
         return "change of the accuracy on the strings that both answered"
+    if any(each.metric in OF_RECALL for each in comparison.verdicts):
+        return "change of what is recalled (nats gained), in parts of the baseline's at its shortest length"
     return "change of the loss on the text that both scored"
 
 
@@ -154,7 +158,7 @@ def notes(comparison: Comparison) -> list[str]:
     found += [f"{_places(those)}: {why}" for why, those in reasons.items()]
     if remedy(verdicts):
         found.append(f"{remedy(verdicts)} decide what is inconclusive, or a wider --detectable")
-    of_loss = [each for each in verdicts if each.metric not in CHE_METRICS]
+    of_loss = [each for each in verdicts if each.metric not in (*CHE_METRICS, *OF_RECALL)]
     blind = [each for each in of_loss if each.verdict == "same" and each.detectable > _WORTH_SEEING]
     if blind:
         found.append(
@@ -250,7 +254,8 @@ def _refuse_unfit(found: Found) -> None:
 
 
 def _values(verdict: Verdict) -> str:
-    before, now = ("-" if math.isnan(each) else f"{each:.4f}" for each in (verdict.baseline, verdict.value))
+    digits = 0 if verdict.metric == EFFECTIVE_LENGTH else 4
+    before, now = ("-" if math.isnan(each) else f"{each:.{digits}f}" for each in (verdict.baseline, verdict.value))
     return "-" if before == now == "-" else f"{before} -> {now}"
 
 
@@ -260,7 +265,7 @@ def _change(verdict: Verdict) -> str:
 
 
 def _over(verdict: Verdict) -> str:
-    nouns = {"blocks": "blocks", "documents": "docs", "strings": "strings", "trainings": "trainings"}
+    nouns = {"blocks": "blocks", "documents": "docs"} | {each: each for each in ("strings", "prompts", "trainings")}
     noun = next((short for noun, short in nouns.items() if noun in verdict.method), None)
     return "-" if noun is None else f"{verdict.units} {noun}"
 

@@ -8,9 +8,10 @@ import ast
 import sys
 from collections.abc import Callable, Sequence
 
-from lpe_eval import table
+from lpe_eval import bias_tables, table
 from lpe_eval.errors import UnknownName
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, KINDS, Room
+from lpe_eval.report.folders.recall import EFFECTIVE, EFFECTIVE_LENGTH, RECALL
 from lpe_eval.screen import Table, listing
 from lpe_eval.spec.released import names_of_other_text, released_names
 from lpe_eval.spec.tasks import read_task, task_names
@@ -72,7 +73,8 @@ def _columns() -> Listing:
     tables: dict[str, tuple[Column, ...]] = {
         "rows.csv": table.ROWS, "cost.csv": table.COST, "by_document.parquet": table.BY_DOCUMENT,
         "by_position.parquet": table.BY_POSITION, "speed.csv": table.SPEED, "che.csv": table.CHE,
-        "by_string.parquet": table.BY_STRING, "bias.csv": table.BIAS, "by_distance.parquet": table.BY_DISTANCE,
+        "by_string.parquet": table.BY_STRING, "recall.csv": RECALL, f"{EFFECTIVE_LENGTH} of recall": EFFECTIVE,
+        "bias.csv": bias_tables.BIAS, "by_distance.parquet": bias_tables.BY_DISTANCE,
     }  # fmt: skip
     found: dict[str, list[str]] = {}
     first: dict[str, Column] = {}

@@ -6,7 +6,8 @@ and know no kind themselves.
 
 What a kind inherits: it may declare a spec and a direction for each metric and nothing else. Its folder is then one of
 `folders/items.py`: a table `<kind>.csv` with the columns of `table.ITEM_ROWS` and the sums behind it, from which
-tables, figures, verdicts and baselines are made.
+tables, figures, verdicts and baselines are made. A kind whose cells are more than a model at a length declares what
+else tells them apart in `further`, and a table with these columns.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 from lpe_eval import table
 from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.plain import Unreadable, read_plain, yaml_of
+from lpe_eval.records import ItemKey
 from lpe_eval.registry import KINDS
 from lpe_eval.report.figures.items import draw_items
 from lpe_eval.report.folders.folder import SPEC, Layout
@@ -52,14 +54,33 @@ class Kind:
         title: what a person calls it.
         spec: the class of its specs.
         columns: of its table.
+        further: those of them that tell its cells apart beside model and length.
         worse_is: the metrics that a gate judges, each with 1 where more is worse and -1 where less is.
+        made: files that `further_files` makes when a run has ended.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     spec: ClassVar[type[BaseModel]]
     columns: ClassVar[tuple[table.Column, ...]] = table.ITEM_ROWS
+    further: ClassVar[tuple[table.Column, ...]] = ()
     worse_is: ClassVar[Mapping[str, int]] = {}
+    made: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def metrics(cls, key: ItemKey) -> Sequence[str]:
+        """The metrics of a cell of items, each of which has a row even where the cell has no value."""
+        return tuple(cls.worse_is)
+
+    @classmethod
+    def judged_metrics(cls, key: ItemKey) -> Sequence[str]:
+        """Those of them that a gate judges."""
+        return [metric for metric in cls.metrics(key) if metric in cls.worse_is]
+
+    @classmethod
+    def further_files(cls, found: "Found") -> dict[str, bytes]:
+        """What is made of a run's tables when it has ended, content by file name; the names are those of `made`."""
+        return {}
 
     @classmethod
     def table(cls) -> str:
@@ -69,7 +90,7 @@ class Kind:
     @classmethod
     def layout(cls) -> Layout:
         """What a run writes into its folder."""
-        return items_layout(cls.table())
+        return items_layout(cls.table(), cls.made)
 
     @classmethod
     def baseline(cls, found: Found) -> dict[str, bytes]:
@@ -80,7 +101,8 @@ class Kind:
         Raises:
             OutputError: a file is missing.
         """
-        return {name: read_bytes(found.path / name) for name in (cls.table(), BY_ITEM)} if cls.worse_is else {}
+        names = (cls.table(), BY_ITEM, *cls.made) if cls.worse_is else ()
+        return {name: read_bytes(found.path / name) for name in names}
 
     @classmethod
     def cells(cls, found: Found) -> tuple[Sequence[str], int]:
@@ -126,7 +148,7 @@ class Kind:
         """
         if not cls.worse_is:
             raise SpecError(f"{source} holds {cls.title}, which is not compared with a baseline")
-        return judged_item_rows(found.path, found.rows, found.provenance, cls.worse_is, source)
+        return judged_item_rows(found.path, found.rows, found.provenance, cls.worse_is, source, cls.further)
 
     @classmethod
     def sources(cls, found: Found) -> Iterator[Source]:

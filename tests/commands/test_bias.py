@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from lpe_eval import table
+from lpe_eval import bias_tables
 from lpe_eval.cli import app
 from lpe_eval.commands.bias import parse_layers
 from lpe_eval.data.selection import EncodedDocument
@@ -48,7 +48,7 @@ def asked(model: str, *more: object, code: int = 0) -> str:
 def test_alibi_is_its_closed_form_in_every_file_and_one_line_a_head() -> None:
     checkpoint(Path("mine"), "alibi")
     said = asked("mine")
-    by_distance = read_parquet(Path("out/by_distance.parquet"), table.BY_DISTANCE)
+    by_distance = read_parquet(Path("out/by_distance.parquet"), bias_tables.BY_DISTANCE)
     assert len(by_distance) == 2 * 2 * 41
     slopes = np.array([2.0**-4, 2.0**-8])[by_distance["head"].to_numpy(dtype=int)]
     wanted = -slopes * by_distance.distance.to_numpy(dtype=float)
@@ -56,13 +56,13 @@ def test_alibi_is_its_closed_form_in_every_file_and_one_line_a_head() -> None:
     assert (by_distance.static == wanted).all()
     assert (by_distance.added_stderr == 0).all()
     assert by_distance.of_mean_key.isna().all()
-    rows = read_csv(Path("out/bias.csv"), table.BIAS)
+    rows = read_csv(Path("out/bias.csv"), bias_tables.BIAS)
     assert [(a, b) for a, b in rows[["distance_from", "distance_to"]].drop_duplicates().to_numpy().tolist()] == [
         (0, 0), (1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 40),
     ]  # fmt: skip
     last = rows[(rows.layer == 1) & (rows["head"] == 0) & (rows.distance_from == 32)].iloc[0]
     assert last.added == -36 / 16
-    assert last.change == -(30.5 - 4) / 16
+    assert last.far_less_near == -(30.5 - 4) / 16
     assert last.head_kind == "local"
     assert set(rows[rows["head"] == 1].head_kind) == {"flat"}
     assert "the same for every text" in said
@@ -79,7 +79,7 @@ def test_an_encoding_that_reads_the_text_is_told_with_its_errors_beside_its_stat
     said = asked("mine", "--layers", "1")
     assert "of that the static bias, which no token moves" in said
     assert "± is one standard error over 3 texts" in said
-    rows = read_csv(Path("out/bias.csv"), table.BIAS)
+    rows = read_csv(Path("out/bias.csv"), bias_tables.BIAS)
     assert set(rows.layer) == {0, 1}
     assert (rows.added_stderr > 0).any()
     assert not [line for line in said.splitlines() if line.startswith("0 ")]
@@ -92,7 +92,7 @@ def test_a_layer_with_a_window_has_as_many_octaves_as_it_sees() -> None:
     lines = [line.split() for line in said.splitlines() if line[:2] in ("0 ", "1 ")]
     # Layer, head, kind, a change with its error, octaves; then layer, head and octaves of the static bias.
     assert [len(line) for line in lines] == [10, 10, 13, 13, 6, 6, 9, 9]
-    found = read_parquet(Path("out/by_distance.parquet"), table.BY_DISTANCE)
+    found = read_parquet(Path("out/by_distance.parquet"), bias_tables.BY_DISTANCE)
     assert found[found.layer == 0].distance.max() == 5
     assert found[found.layer == 1].distance.max() == 40
 
@@ -100,12 +100,12 @@ def test_a_layer_with_a_window_has_as_many_octaves_as_it_sees() -> None:
 def test_means_and_errors_are_those_of_the_texts_one_by_one() -> None:
     checkpoint(Path("mine"), "rope")
     asked("mine")
-    found = read_parquet(Path("out/by_distance.parquet"), table.BY_DISTANCE)
+    found = read_parquet(Path("out/by_distance.parquet"), bias_tables.BY_DISTANCE)
     drawn: list[pd.DataFrame] = []
     # Each text alone: the files of one, two and three texts are prefixes of each other.
     for count in (1, 2, 3):
         told("mine", "--data", "text.txt", "--position", 40, "--samples", count, "--out", f"out{count}")
-        drawn.append(read_parquet(Path(f"out{count}/by_distance.parquet"), table.BY_DISTANCE))
+        drawn.append(read_parquet(Path(f"out{count}/by_distance.parquet"), bias_tables.BY_DISTANCE))
     first = drawn[0].added
     second = 2 * drawn[1].added - first
     third = 3 * drawn[2].added - first - second
@@ -265,6 +265,6 @@ def test_of_many_layers_some_are_shown_and_others_can_be_asked_for() -> None:
 def test_every_column_is_listed_with_its_meaning() -> None:
     result = CliRunner().invoke(app, ["list", "columns"])
     said = " ".join(result.output.split())
-    for column in (*table.BIAS, *table.BY_DISTANCE):
+    for column in (*bias_tables.BIAS, *bias_tables.BY_DISTANCE):
         assert column.name in said
     assert "by_distance.parquet" in said

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from lpe_eval import table
+from lpe_eval import bias_tables, table
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, read_plain
 from lpe_eval.records import LayerBias
@@ -69,8 +69,9 @@ class BiasFolder:
             # Numbers of another question never stand beside the facts of this one.
             self._remove(name)
         self._write(FACTS, provenance_bytes(facts))
-        self._write(ROWS, csv_bytes(table.BIAS, [[row[column.name] for column in table.BIAS] for row in rows]))
-        model, position = rows[0][table.MODEL.name], rows[0][table.POSITION.name]
+        lines = [[row[column.name] for column in bias_tables.BIAS] for row in rows]
+        self._write(ROWS, csv_bytes(bias_tables.BIAS, lines))
+        model, position = rows[0][table.MODEL.name], rows[0][bias_tables.QUERY.name]
         self._write(BY_DISTANCE, _parquet(layers, model, position))
 
     def _write(self, name: str, content: bytes) -> None:
@@ -114,15 +115,15 @@ def _frame(layer: LayerBias, model: str, position: int) -> pd.DataFrame:
     decay = missing if layer.decay is None else np.broadcast_to(layer.decay, (heads, keys))
     values: dict[str, Any] = {
         table.MODEL.name: pd.Categorical.from_codes(np.zeros(heads * keys, np.int8), [model]),
-        table.POSITION.name: np.full(heads * keys, position),
-        table.LAYER.name: np.full(heads * keys, layer.layer),
-        table.HEAD.name: np.repeat(np.arange(heads), keys),
+        bias_tables.QUERY.name: np.full(heads * keys, position),
+        bias_tables.LAYER.name: np.full(heads * keys, layer.layer),
+        bias_tables.HEAD.name: np.repeat(np.arange(heads), keys),
         table.DISTANCE.name: np.tile(layer.distance, heads),
-        table.CONTENT.name: layer.content.ravel(),
-        table.STATIC.name: (missing if layer.static is None else layer.static).ravel(),
-        table.ADDED.name: layer.added.ravel(),
-        table.ADDED_STDERR.name: layer.added_stderr.ravel(),
-        table.OF_MEAN_KEY.name: (missing if layer.of_mean_key is None else layer.of_mean_key).ravel(),
-        table.DECAY.name: decay.ravel(),
+        bias_tables.CONTENT.name: layer.content.ravel(),
+        bias_tables.STATIC.name: (missing if layer.static is None else layer.static).ravel(),
+        bias_tables.ADDED.name: layer.added.ravel(),
+        bias_tables.ADDED_STDERR.name: layer.added_stderr.ravel(),
+        bias_tables.OF_MEAN_KEY.name: (missing if layer.of_mean_key is None else layer.of_mean_key).ravel(),
+        bias_tables.DECAY.name: decay.ravel(),
     }
-    return pd.DataFrame({column.name: values[column.name] for column in table.BY_DISTANCE})
+    return pd.DataFrame({column.name: values[column.name] for column in bias_tables.BY_DISTANCE})

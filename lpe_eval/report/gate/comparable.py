@@ -10,12 +10,14 @@ Choices:
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lpe_eval import table
 from lpe_eval.errors import SpecError
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.frames import typed_frame
+from lpe_eval.report.gate.item_rows import item_settings, part_of
 from lpe_eval.report.gate.joining import Judged, Match, join, judged_rows
 from lpe_eval.report.gate.shared_text import other_text
 from lpe_eval.report.numbers.statistics import summarise
@@ -74,17 +76,29 @@ def problem_row(
     return PlannedRow(Judged({**row, "protocol": "", "stride": None}, (), settings, None, None, "the run"), units)
 
 
-def item_row(model: str, length: int, metric: str, common: Facts, models: Mapping[str, Any]) -> PlannedRow:
-    """A planned row of a kind of run that declares no tables of its own; its items are not known beforehand."""
-    settings = {
-        "task": f"{common.task}, version {common.task_version}",
-        "protocol": "",
-        "tokenizer": str(models.get("tokenizer_fingerprint", ""))[:16],
-        "dtype": common.dtype,
-        "seed": str(common.seed),
-    }
-    row = {"model": model, "task": common.task, "length": length, "metric": metric, "protocol": "", "stride": None}
-    return PlannedRow(Judged(row, (), settings, None, None, "the run"), lambda: ())
+def item_row(
+    model: str,
+    length: int,
+    metric: str,
+    common: Facts,
+    models: Mapping[str, Any],
+    further: Mapping[table.Column, Any] = MappingProxyType({}),
+) -> PlannedRow:
+    """A planned row of a kind of run that declares no tables of its own; its items are not known beforehand.
+
+    Args:
+        model, length, metric: which.
+        common: what all rows repeat.
+        models: what the provenance will say of the model.
+        further: what else tells its cell apart, by column.
+    """
+    row = {"model": model, "task": common.task, "task_version": common.task_version, "length": length,
+           "metric": metric, "dtype": common.dtype, "seed": common.seed}  # fmt: skip
+    row |= {column.name: value for column, value in further.items()}
+    part = part_of(row, tuple(further))
+    shown = {**row, "protocol": part, "stride": None}
+    judged = Judged(shown, (), item_settings(row, models), None, None, "the run", part=part)
+    return PlannedRow(judged, lambda: ())
 
 
 def refuse_incomparable(baselines: Mapping[str, Sequence[Judged]], planned: Sequence[PlannedRow]) -> None:

@@ -59,6 +59,10 @@ class Judged(NamedTuple):
     """1 where more is worse, -1 where less is; None is -1 for answers to problems and 1 for anything else."""
     corpus: Mapping[str, Any] = MappingProxyType({})
     """What the provenance says of the text."""
+    part: str = ""
+    """What of a model at a length the row is of, where there are several."""
+    scale: float | None = None
+    """What a difference is a part of; None is the baseline's own value."""
 
     @property
     def worse_is(self) -> float:
@@ -76,7 +80,7 @@ class Judged(NamedTuple):
     def place(self) -> tuple[str, int, str, str]:
         """What never differs between rows that are compared: for a problem, which one it is as well."""
         metric = str(self.row["metric"])
-        problem = str(self.row["task"]) if metric in CHE_METRICS else ""
+        problem = str(self.row["task"]) if metric in CHE_METRICS and not self.part else self.part
         return self.recipe, int(self.row["length"]), metric, problem
 
 

@@ -25,8 +25,9 @@ Choices:
 import math
 from collections.abc import Sequence
 
+from lpe_eval.report.gate.effective import judged_lengths
 from lpe_eval.report.gate.joining import Judged, Match, join
-from lpe_eval.report.gate.rules import ALLOWABLE, VERDICTS, Rules, Verdict
+from lpe_eval.report.gate.rules import ALLOWABLE, EFFECTIVE_LENGTH, GAIN, VERDICTS, Rules, Verdict
 from lpe_eval.report.gate.shared_text import SharedText, n_tokens, other_text, shared_text
 from lpe_eval.report.gate.weighing import Difference, units_needed, weighed, weighed_trainings
 from lpe_eval.report.gate.worst_document import ROUNDING, Worst, worst_document
@@ -90,6 +91,9 @@ def _verdict(match: Match, rules: Rules) -> Verdict:
     if row["status"] != "ok" or not valued:
         return _without_value(plain, match.judged, (valued or match.references)[0])
     in_bytes = "tokenizer" in match.differing
+    if plain.metric == EFFECTIVE_LENGTH:
+        # Beside several trainings a length is held against the one that recalls least far.
+        return judged_lengths(plain, match.judged, min(valued, key=lambda each: each.row["value"]))
     if len(valued) > 1:
         return _among_trainings(plain, match.judged, valued, in_bytes, rules)
     return _paired(plain, match.judged, valued[0], in_bytes, rules)
@@ -124,21 +128,24 @@ def _paired(plain: Verdict, new: Judged, old: Judged, in_bytes: bool, rules: Rul
     paired = paired_difference(text.new, text.old)
     method = "none" if paired.ci_method == "none" else f"paired-{paired.ci_method}"
     of_answers, before, tokens = plain.metric in CHE_METRICS, _mean(text.old), n_tokens(text.old)
-    identical = _identical(text.new, text.old)
+    of_gain, scale = plain.metric == GAIN, old.scale
+    identical = _identical(text.new, text.old, before if scale is None else scale)
     if of_answers:
         method = method.replace("documents", "strings")
         identical = identical and new.checkpoint is not None and new.checkpoint == old.checkpoint
         least = noise_of_answers(max(paired.units, 1))
+    elif of_gain:
+        method, least = method.replace("documents", "prompts"), 0.0
     else:
         least = noise_of_text(before, tokens)
-    found = Difference(_mean(text.new), before, paired.stderr, paired.units, least, identical)
+    found = Difference(_mean(text.new), before, paired.stderr, paired.units, least, identical, scale)
     verdict = weighed(plain._replace(method=method), found, rules)
     if verdict.verdict == "inconclusive":
         units = units_needed(found, rules, plain.metric)
         # Two digits are as many as such a forecast has.
-        needed = units if of_answers else _rounded_up(units * tokens / found.units)
+        needed = units if of_answers or of_gain else _rounded_up(units * tokens / found.units)
         verdict = verdict._replace(needed=needed)
-    if of_answers or identical:
+    if of_answers or of_gain or identical:
         return verdict
     return _with_worst(verdict, worst_document(text.new, text.old, rules.tolerance))
 
@@ -164,12 +171,12 @@ def _among_trainings(plain: Verdict, new: Judged, trainings: Sequence[Judged], i
     losses = [_mean(each) for each in before]
     mean, count = math.fsum(losses) / len(losses), len(losses)
     spread = math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / (count - 1))
-    found = Difference(_mean(blocks), mean, spread * math.sqrt(1 + 1 / count), count)
+    found = Difference(_mean(blocks), mean, spread * math.sqrt(1 + 1 / count), count, scale=trainings[0].scale)
     verdict = weighed_trainings(plain._replace(method=f"trainings-{count}"), found, rules)
     where = {"same": "within", "inconclusive": "perhaps outside"}.get(verdict.verdict, "outside")
     why = f"{where} the spread of {count} trainings, whose standard deviation is {spread:.4f} around {mean:.4f}"
     verdict = verdict._replace(reason=why)
-    if plain.metric in CHE_METRICS:
+    if plain.metric in CHE_METRICS or plain.metric == GAIN:
         return verdict
     worst = worst_document(blocks, _mean_of(before), rules.tolerance)
     if worst is not None:
@@ -193,6 +200,10 @@ def _too_little(plain: Verdict, new: Judged, old: Judged) -> Verdict:
     if plain.metric in CHE_METRICS:
         why = f"only {share:g} % of the baseline's answers are to strings of the run; give its --samples and --seed"
         return plain._replace(verdict="not comparable", reason=f"{why} (they stand in its spec.yaml)")
+    if plain.metric == GAIN:
+        remedy = other_text(new.corpus, old.corpus) or "measure with its spec.yaml"
+        why = f"only {share:g} % of the baseline's answers are to prompts of the run; {remedy}"
+        return plain._replace(verdict="not comparable", reason=why)
     why = f"only {share:g} % of the baseline's scored tokens are in the run with the same text; "
     remedy = "measure with the baseline's lengths and --max-tokens (they stand in its spec.yaml)"
     why += other_text(new.corpus, old.corpus) or remedy
@@ -226,9 +237,8 @@ def _of_document(blocks: Sequence[BlockSum], digest: str) -> float:
     return math.fsum(block.nll_nats for block in blocks if block.digest == digest)
 
 
-def _identical(new: Sequence[BlockSum], old: Sequence[BlockSum]) -> bool:
-    """Whether no block differs by more than rounding does."""
-    level = _mean(old)
+def _identical(new: Sequence[BlockSum], old: Sequence[BlockSum], level: float) -> bool:
+    """Whether no block differs by more than rounding does; `level` is what a token has usually."""
     return all(
         here.n_tokens == there.n_tokens
         and abs(here.nll_nats - there.nll_nats) <= ROUNDING * max(there.nll_nats, level * there.n_tokens)

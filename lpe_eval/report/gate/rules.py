@@ -9,8 +9,12 @@ VERDICTS = ("worse", "missing", "not comparable", "inconclusive", "better", "new
 ALLOWABLE = (*ASPECTS, "missing")
 """What `Rules.allowed` may hold."""
 
+GAIN, EFFECTIVE_LENGTH = "gain_nats", "effective_length"
+"""What is judged of a run of recall."""
+
 _LEAST = 0.01
 _OF_ANSWERS = 1 / 3
+_OF_GAIN = 1 / 4
 _TOLERANCES, _FAR, _FAR_ANSWERS = 4, 10, 2
 _NAN = float("nan")
 
@@ -31,17 +35,19 @@ class Rules(NamedTuple):
     detectable: float | None = None
 
     def blind_to(self, metric: str) -> float:
-        """The change that a row must be able to see: part of a loss, share of all answers of an accuracy.
+        """The change that a row must be able to see: part of a loss or of a gain, share of all answers of an accuracy.
 
-        By default four times the tolerance and at least 1 %; a third of the answers.
+        By default four times the tolerance and at least 1 %; a third of the answers; a quarter of the gain.
         """
         if self.detectable is not None:
             return self.detectable
+        if metric == GAIN:
+            return _OF_GAIN
         return _OF_ANSWERS if metric in CHE_METRICS else max(_TOLERANCES * self.tolerance, _LEAST)
 
     def far(self, metric: str) -> float:
         """The change beyond which a row is worse however little it can see, in the same unit."""
-        return self.blind_to(metric) * (_FAR_ANSWERS if metric in CHE_METRICS else _FAR)
+        return self.blind_to(metric) * (_FAR_ANSWERS if metric in CHE_METRICS or metric == GAIN else _FAR)
 
 
 class Verdict(NamedTuple):
@@ -50,14 +56,16 @@ class Verdict(NamedTuple):
     Attributes:
         verdict: one of `VERDICTS`.
         baseline: nats per token (per byte, where tokenizers differ) on the text in common.
-        value: of the run, likewise. For an accuracy both are the share of right answer tokens.
-        change: value over baseline, less one; above 0 is worse for a loss, below 0 for an accuracy.
+        value: of the run, likewise. For an accuracy both are the share of right answer tokens, for a gain nats, for an
+            effective length tokens.
+        change: value over baseline, less one; above 0 is worse for a loss, below 0 for an accuracy. For a gain the
+            difference is a part of what the baseline gains at its shortest length.
         stderr: standard error of `change`.
         allowed: change up to which a row is not worse.
         detectable: change that would be caught 95 times in 100.
-        needed: tokens, strings or trainings with which an inconclusive row would be decided, about; else 0.
+        needed: tokens, strings, prompts or trainings with which an inconclusive row would be decided, about; else 0.
         common: share of the baseline's scored tokens (of its answer tokens that count) that is compared.
-        changed: documents (strings) that both runs name and whose content differs; left out.
+        changed: documents (strings, prompts) that both runs name and whose content differs; left out.
         vanished: documents of the baseline that the run did not score; left out.
         added: documents of the run that the baseline did not score; left out.
         units: blocks, documents, strings or trainings behind `stderr`.

@@ -17,7 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from lpe_eval.report.gate.judge import failing
-from lpe_eval.report.gate.rules import VERDICTS, Rules, Verdict
+from lpe_eval.report.gate.rules import EFFECTIVE_LENGTH, GAIN, VERDICTS, Rules, Verdict
 from lpe_eval.table import CHE_METRICS
 
 REPORT_SCHEMA = 2
@@ -78,6 +78,8 @@ def remedy(verdicts: Sequence[Verdict]) -> str:
                 if each.method.startswith("trainings")
                 else "strings (--samples)"
                 if each.metric in CHE_METRICS
+                else "prompts (--prompts, or pieces with --repeat-tokens)"
+                if each.metric in (GAIN, EFFECTIVE_LENGTH)
                 else "tokens of text (--max-tokens)"
             )
             needed[kind] = max(needed.get(kind, 0), each.needed)
@@ -91,6 +93,8 @@ def protocol(verdict: Verdict) -> str:
     """
     if verdict.metric in CHE_METRICS:
         return verdict.task
+    if verdict.metric == EFFECTIVE_LENGTH:
+        return f"effective length of {verdict.protocol}, tried to"
     usual = verdict.length // 2 if verdict.protocol == "sliding" else verdict.length
     if verdict.stride in (None, verdict.length, usual):
         return verdict.protocol

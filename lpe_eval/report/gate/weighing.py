@@ -35,6 +35,7 @@ class Difference(NamedTuple):
             changed have one of their own, so it serves where they are identical or in a single block; answers are right
             or wrong, so that few of them may be alike by chance, and it is the smallest one.
         identical: whether nothing but rounding differs, in any part.
+        scale: what a change is a part of; None is the baseline's value.
     """
 
     value: float
@@ -43,6 +44,12 @@ class Difference(NamedTuple):
     units: int
     least: float = 0.0
     identical: bool = False
+    scale: float | None = None
+
+    @property
+    def whole(self) -> float:
+        """What a change is a part of."""
+        return self.baseline if self.scale is None else self.scale
 
 
 def weighed(plain: Verdict, found: Difference, rules: Rules) -> Verdict:
@@ -90,7 +97,7 @@ def weighed_trainings(plain: Verdict, found: Difference, rules: Rules) -> Verdic
 
 def units_needed(found: Difference, rules: Rules, metric: str) -> int:
     """Units as large and as noisy as those of `found` with which `detectable` is what `rules` ask for, about."""
-    bound = rules.blind_to(metric) * (1.0 if metric in CHE_METRICS else found.baseline)
+    bound = rules.blind_to(metric) * (1.0 if metric in CHE_METRICS else found.whole)
 
     def enough(count: int) -> bool:
         measured = 0.0 if math.isnan(found.stderr) else found.stderr * math.sqrt(found.units / count)
@@ -112,9 +119,9 @@ def units_needed(found: Difference, rules: Rules, metric: str) -> int:
 def _with_numbers(plain: Verdict, found: Difference, rules: Rules) -> tuple[Verdict, float]:
     """The row with its numbers, and the change in the direction of harm."""
     difference = found.value - found.baseline
-    if found.baseline > 0:
-        change, error = difference / found.baseline, found.stderr / found.baseline
-        expected = _expected(found, plain.metric) / found.baseline
+    if found.whole > 0:
+        change, error = difference / found.whole, found.stderr / found.whole
+        expected = _expected(found, plain.metric) / found.whole
     else:
         # Nothing is part of a loss (or an accuracy) of zero: an equal one is the same, any other one is not.
         change, error = math.copysign(math.inf, difference) if difference else 0.0, found.stderr * 0.0

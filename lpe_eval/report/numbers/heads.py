@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lpe_eval import table
+from lpe_eval import bias_tables, table
 from lpe_eval.records import LayerBias
 
 LEAST = 1.0
@@ -68,17 +68,17 @@ def bias_rows(layers: Sequence[LayerBias], facts: Mapping[str, Any]) -> list[dic
                 found.append(
                     {
                         **facts,
-                        table.LAYER.name: layer.layer,
-                        table.HEAD.name: head,
-                        table.DISTANCE_FROM.name: first,
-                        table.DISTANCE_TO.name: last,
-                        table.STATIC.name: _at(octaves.static, head, place),
-                        table.ADDED.name: added,
-                        table.ADDED_STDERR.name: error,
-                        table.OF_MEAN_KEY.name: _at(octaves.of_mean_key, head, place),
-                        table.CHANGE.name: change.mean,
-                        table.CHANGE_STDERR.name: change.stderr,
-                        table.HEAD_KIND.name: change.kind,
+                        bias_tables.LAYER.name: layer.layer,
+                        bias_tables.HEAD.name: head,
+                        bias_tables.DISTANCE_FROM.name: first,
+                        bias_tables.DISTANCE_TO.name: last,
+                        bias_tables.STATIC.name: _at(octaves.static, head, place),
+                        bias_tables.ADDED.name: added,
+                        bias_tables.ADDED_STDERR.name: error,
+                        bias_tables.OF_MEAN_KEY.name: _at(octaves.of_mean_key, head, place),
+                        bias_tables.FAR_LESS_NEAR.name: change.mean,
+                        bias_tables.FAR_LESS_NEAR_STDERR.name: change.stderr,
+                        bias_tables.HEAD_KIND.name: change.kind,
                         table.SCHEMA_COLUMN.name: table.SCHEMA,
                     }
                 )
