@@ -13,7 +13,7 @@ from lpe_eval.report.gate.baseline import find_baseline, write_baseline
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.judge import failing, judge
 from lpe_eval.report.gate.markdown import as_markdown
-from lpe_eval.report.gate.rules import ALLOWABLE, Rules, Verdict
+from lpe_eval.report.gate.rules import ALLOWABLE, EFFECTIVE_LENGTH, Rules, Verdict
 from lpe_eval.report.gate.shared_text import other_text
 from lpe_eval.report.gate.verdicts import (
     as_json,
@@ -21,6 +21,7 @@ from lpe_eval.report.gate.verdicts import (
     counts,
     exit_code,
     percent,
+    place,
     protocol,
     reason,
     remedy,
@@ -32,8 +33,8 @@ from lpe_eval.screen import Table, counted, listing
 from lpe_eval.table import CHE_METRICS
 
 COLUMNS = ("model", "at", "baseline -> run", "change, %", "allowed", "over", "verdict")
-"""Values are nats a token, or shares of right answers; `change` is relative, with its standard error; `over` says from
-how many of what that was made."""
+"""Values are nats a token, lengths in tokens, or shares of right answers; `change` is relative, with its standard error;
+`over` says from how many of what that was made."""
 
 _WORTH_SEEING = 0.005
 """A change of a loss that a gate should not sleep through."""
@@ -118,7 +119,7 @@ def shown(verdicts: Sequence[Verdict]) -> list[Sequence[str]]:
     return [
         (
             each.model,
-            f"{protocol(each)} {each.length}",
+            place(each),
             _values(each),
             _change(each),
             percent(each.allowed, ""),
@@ -250,7 +251,8 @@ def _refuse_unfit(found: Found) -> None:
 
 
 def _values(verdict: Verdict) -> str:
-    before, now = ("-" if math.isnan(each) else f"{each:.4f}" for each in (verdict.baseline, verdict.value))
+    digits = 0 if verdict.metric == EFFECTIVE_LENGTH else 4
+    before, now = ("-" if math.isnan(each) else f"{each:.{digits}f}" for each in (verdict.baseline, verdict.value))
     return "-" if before == now == "-" else f"{before} -> {now}"
 
 

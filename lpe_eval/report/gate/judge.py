@@ -25,8 +25,9 @@ Choices:
 import math
 from collections.abc import Sequence
 
+from lpe_eval.report.gate.effective_length import common_lengths, judged_length
 from lpe_eval.report.gate.joining import Judged, Match, join
-from lpe_eval.report.gate.rules import ALLOWABLE, VERDICTS, Rules, Verdict
+from lpe_eval.report.gate.rules import ALLOWABLE, EFFECTIVE_LENGTH, VERDICTS, Rules, Verdict
 from lpe_eval.report.gate.shared_text import SharedText, n_tokens, other_text, shared_text
 from lpe_eval.report.gate.weighing import Difference, units_needed, weighed, weighed_trainings
 from lpe_eval.report.gate.worst_document import ROUNDING, Worst, worst_document
@@ -90,9 +91,27 @@ def _verdict(match: Match, rules: Rules) -> Verdict:
     if row["status"] != "ok" or not valued:
         return _without_value(plain, match.judged, (valued or match.references)[0])
     in_bytes = "tokenizer" in match.differing
+    if plain.metric == EFFECTIVE_LENGTH:
+        return _of_length(plain, match.judged, valued, in_bytes, rules)
     if len(valued) > 1:
         return _among_trainings(plain, match.judged, valued, in_bytes, rules)
     return _paired(plain, match.judged, valued[0], in_bytes, rules)
+
+
+def _of_length(plain: Verdict, new: Judged, valued: Sequence[Judged], in_bytes: bool, rules: Rules) -> Verdict:
+    """Of an effective length: is there enough in common to judge it by?"""
+    if in_bytes:
+        return plain._replace(verdict="new", reason="lengths in tokens of two tokenizers do not compare")
+    lengths = common_lengths(new, valued)
+    if len(lengths) < 2:
+        return plain._replace(verdict="not comparable", reason="the run and the baseline have one length in common")
+    texts = [shared_text(new.by_length[lengths[0]], each.by_length[lengths[0]]) for each in valued]
+    plain = _with_text(plain, min(texts, key=lambda text: text.share))
+    return (
+        _too_little(plain, new, valued[0])
+        if plain.common < LEAST_IN_COMMON
+        else judged_length(plain, new, valued, rules)
+    )
 
 
 def _without_value(plain: Verdict, new: Judged, old: Judged) -> Verdict:

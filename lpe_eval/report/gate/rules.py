@@ -9,6 +9,9 @@ VERDICTS = ("worse", "missing", "not comparable", "inconclusive", "better", "new
 ALLOWABLE = (*ASPECTS, "missing")
 """What `Rules.allowed` may hold."""
 
+EFFECTIVE_LENGTH = "effective_length"
+"""The metric of rows that are lengths in tokens."""
+
 _LEAST = 0.01
 _OF_ANSWERS = 1 / 3
 _TOLERANCES, _FAR, _FAR_ANSWERS = 4, 10, 2

@@ -17,13 +17,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 from lpe_eval.report.gate.judge import failing
-from lpe_eval.report.gate.rules import VERDICTS, Rules, Verdict
+from lpe_eval.report.gate.rules import EFFECTIVE_LENGTH, VERDICTS, Rules, Verdict
 from lpe_eval.table import CHE_METRICS
 
 REPORT_SCHEMA = 2
 """Grows by one whenever a field of the JSON report changes its meaning."""
 
 _KINDS = {"not comparable": "error", "inconclusive": "error", "new": "skipped", "missing": "skipped"}
+_EFFECTIVE = "effective length"
 _CONTROL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold."""
 
@@ -48,7 +49,8 @@ def sentence(verdicts: Sequence[Verdict], verdict: str) -> str:
     for each in verdicts:
         if each.verdict == verdict:
             # What every row would repeat is left out: that a missing row is not there.
-            place = f"{each.length}" if verdict == "missing" else f"{each.length} ({_why(each)})"
+            at = _EFFECTIVE if each.metric == EFFECTIVE_LENGTH else f"{each.length}"
+            place = at if verdict == "missing" else f"{at} ({_why(each)})"
             places.setdefault((each.model, protocol(each)), []).append(place)
     return "; ".join(f"{model}, {name}, at length {', '.join(at)}" for (model, name), at in places.items())
 
@@ -95,6 +97,18 @@ def protocol(verdict: Verdict) -> str:
     if verdict.stride in (None, verdict.length, usual):
         return verdict.protocol
     return f"{verdict.protocol} by {verdict.stride}"
+
+
+def place(verdict: Verdict, before_length: str = "") -> str:
+    """The protocol and the length of a row, or the problem and the length, or that it is an effective length.
+
+    Args:
+        verdict: of the row.
+        before_length: what stands between the two.
+    """
+    if verdict.metric == EFFECTIVE_LENGTH:
+        return f"{protocol(verdict)}, {_EFFECTIVE}"
+    return f"{protocol(verdict)} {before_length}{verdict.length}"
 
 
 def percent(share: float, sign: str = "+") -> str:
@@ -150,7 +164,7 @@ def as_junit(verdicts: Sequence[Verdict], rules: Rules, run: str, baselines: Seq
 
 
 def _case(verdict: Verdict, fails: bool) -> ElementTree.Element:
-    name = f"{protocol(verdict)} at {verdict.length}"
+    name = place(verdict, "at ")
     attributes = {"classname": f"{verdict.task}.{verdict.model}", "name": name, "time": "0"}
     case = ElementTree.Element("testcase", {key: _clean(value) for key, value in attributes.items()})
     numbers = _numbers(verdict)
