@@ -33,8 +33,8 @@ from lpe_eval.screen import Table, counted, listing
 from lpe_eval.table import CHE_METRICS
 
 COLUMNS = ("model", "at", "baseline -> run", "change, %", "allowed", "over", "verdict")
-"""Values are nats a token, lengths in tokens, or shares of right answers; `change` is relative, with its standard error;
-`over` says from how many of what that was made."""
+"""Values are nats a token, lengths in tokens, or shares of right answers; `change` is relative, with its standard
+error; `over` says from how many of what that was made."""
 
 _WORTH_SEEING = 0.005
 """A change of a loss that a gate should not sleep through."""

@@ -27,7 +27,7 @@ from lpe_eval.report.gate.joining import Judged, judged_row
 from lpe_eval.report.gate.rules import EFFECTIVE_LENGTH, Rules, Verdict
 from lpe_eval.report.gate.weighing import CAUGHT, FEW_TRAININGS
 from lpe_eval.report.gate.worst_document import ROUNDING
-from lpe_eval.report.numbers.by_length import effective_lengths
+from lpe_eval.report.numbers.by_length import is_anchored
 from lpe_eval.report.numbers.effective_length import LEAST, bounds_of, rule
 from lpe_eval.report.numbers.resampling import Together, together
 from lpe_eval.report.numbers.student import student
@@ -57,11 +57,14 @@ def length_rows(run: Run, source: str) -> list[Judged]:
         OutputError: a file of the run holds what no run would write.
     """
     rows = []
-    for sweep, found in effective_lengths(sweeps_of(run)):
-        status = "n/a" if found.length is None else "ok"
-        row = {**sweep.longest, "metric": EFFECTIVE_LENGTH, "value": found.length, "status": status, "note": found.note}
-        by_length = {length: sweep.blocks.get(length, ()) for length in sweep.rows}
-        rows.append(judged_row(run, row, (), source)._replace(by_length=by_length))
+    for sweep in sweeps_of(run):
+        if is_anchored(sweep.protocol) and len(sweep.rows) > 1:
+            first = sweep.rows[min(sweep.rows)]
+            known = min(sweep.rows) in sweep.blocks
+            why = "" if known else f"the shortest length has no value: {first['note']}"
+            row = {**sweep.longest, "metric": EFFECTIVE_LENGTH, "value": None, "status": "ok" if known else "n/a"}
+            by_length = {length: sweep.blocks.get(length, ()) for length in sweep.rows}
+            rows.append(judged_row(run, {**row, "note": why}, (), source)._replace(by_length=by_length))
     return rows
 
 
@@ -116,9 +119,8 @@ def _shorter(verdict: Verdict, found: Sequence[_Shortfall], rules: Rules, text: 
     trainings = verdict.units if verdict.method.startswith("trainings") else 0
     sigmas = student(rules.sigmas, verdict.units - 1)
     worst = max(found, key=lambda each: each.less)
-    gained = (
-        f"from {int(verdict.value)} to {worst.length} tokens it gains {worst.less:.4f} ± {worst.stderr:.4f} nats less"
-    )
+    less = f"{worst.less:.4f} ± {worst.stderr:.4f} nats less"
+    gained = f"from {int(verdict.value)} to {worst.length} tokens it gains {less}"
     if any(each.less > max(each.allowed, sigmas * each.stderr) for each in found):
         return verdict._replace(verdict="worse", reason=f"{said}: {gained}")
     within = rules.sigmas if trainings >= FEW_TRAININGS else 0.0
@@ -151,17 +153,13 @@ def _shortfalls(
     places = [list(side) for side in sides]
     found = []
     for length in (each for each in places[0] if start < each <= end and all(each in side for side in places)):
-        gains = [
-            part.losses[at.index(start)] - part.losses[at.index(length)] for at, part in zip(places, parts, strict=True)
-        ]
-        drawn = [
-            part.replicates[:, at.index(start)] - part.replicates[:, at.index(length)]
-            for at, part in zip(places, parts, strict=True)
-        ]
-        level = float(np.mean([part.losses[at.index(length)] for at, part in zip(places[1:], parts[1:], strict=True)]))
-        stderr = _paired(drawn[1] - drawn[0], parts[0].drawn) if len(drawn) == 2 else _of_trainings(gains[1:])
-        allowed = max(rules.tolerance * level, LEAST)
-        found.append(_Shortfall(length, float(np.mean(gains[1:]) - gains[0]), stderr, allowed))
+        pairs = [(part, at.index(start), at.index(length)) for at, part in zip(places, parts, strict=True)]
+        gains = [float(part.losses[first] - part.losses[last]) for part, first, last in pairs]
+        drawn = [part.replicates[:, first] - part.replicates[:, last] for part, first, last in pairs]
+        level = float(np.mean([part.losses[last] for part, _, last in pairs[1:]]))
+        stderr = _paired(drawn[1] - drawn[0], parts[0].drawn) if len(pairs) == 2 else _of_trainings(gains[1:])
+        less = float(np.mean(gains[1:])) - gains[0]
+        found.append(_Shortfall(length, less, stderr, max(rules.tolerance * level, LEAST)))
     return found
 
 

@@ -107,11 +107,10 @@ def _of_length(plain: Verdict, new: Judged, valued: Sequence[Judged], in_bytes: 
         return plain._replace(verdict="not comparable", reason="the run and the baseline have one length in common")
     texts = [shared_text(new.by_length[lengths[0]], each.by_length[lengths[0]]) for each in valued]
     plain = _with_text(plain, min(texts, key=lambda text: text.share))
-    return (
-        _too_little(plain, new, valued[0])
-        if plain.common < LEAST_IN_COMMON
-        else judged_length(plain, new, valued, rules)
-    )
+    if plain.common < LEAST_IN_COMMON:
+        return _too_little(plain, new, valued[0])
+    verdict = judged_length(plain, new, valued, rules)
+    return verdict._replace(needed=_rounded_up(float(verdict.needed))) if verdict.needed else verdict
 
 
 def _without_value(plain: Verdict, new: Judged, old: Judged) -> Verdict:

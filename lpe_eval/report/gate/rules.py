@@ -53,7 +53,8 @@ class Verdict(NamedTuple):
     Attributes:
         verdict: one of `VERDICTS`.
         baseline: nats per token (per byte, where tokenizers differ) on the text in common.
-        value: of the run, likewise. For an accuracy both are the share of right answer tokens.
+        value: of the run, likewise. For an accuracy both are the share of right answer tokens, for an effective length
+            tokens.
         change: value over baseline, less one; above 0 is worse for a loss, below 0 for an accuracy.
         stderr: standard error of `change`.
         allowed: change up to which a row is not worse.

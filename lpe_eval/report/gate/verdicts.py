@@ -46,13 +46,17 @@ def exit_code(verdicts: Sequence[Verdict], rules: Rules) -> int:
 def sentence(verdicts: Sequence[Verdict], verdict: str) -> str:
     """Where a verdict was given: checkpoint, protocol and lengths, with the reason or the change of each."""
     places: dict[tuple[str, str], list[str]] = {}
+    lengths: list[str] = []
     for each in verdicts:
         if each.verdict == verdict:
             # What every row would repeat is left out: that a missing row is not there.
-            at = _EFFECTIVE if each.metric == EFFECTIVE_LENGTH else f"{each.length}"
-            place = at if verdict == "missing" else f"{at} ({_why(each)})"
-            places.setdefault((each.model, protocol(each)), []).append(place)
-    return "; ".join(f"{model}, {name}, at length {', '.join(at)}" for (model, name), at in places.items())
+            why = "" if verdict == "missing" else f" ({_why(each)})"
+            if each.metric == EFFECTIVE_LENGTH:
+                lengths.append(f"{each.model}, {place(each)}{why}")
+            else:
+                places.setdefault((each.model, protocol(each)), []).append(f"{each.length}{why}")
+    rows = [f"{model}, {name}, at length {', '.join(at)}" for (model, name), at in places.items()]
+    return "; ".join([*rows, *lengths])
 
 
 def _why(verdict: Verdict) -> str:

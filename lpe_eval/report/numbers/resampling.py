@@ -130,14 +130,14 @@ def spread(values: Float[np.ndarray, " r"], units: int, noun: str) -> Uncertaint
     finite = bool(np.isfinite(values).all())
     stderr = float(values.std(ddof=1)) * math.sqrt(units / (units - 1)) if finite else math.inf
     low, high = ends(values, units)
-    return Uncertainty(stderr, float(low), float(high), method)
+    return Uncertainty(stderr, low, high, method)
 
 
 def ends(values: np.ndarray, units: int) -> tuple[float, float]:
     """The ends of the expanded interval, which are two of the values."""
     ordered = np.sort(values)
     low = max(math.ceil(_tail(units) * len(values)) - 1, 0)
-    return ordered[low], ordered[len(values) - 1 - low]
+    return float(ordered[low]), float(ordered[len(values) - 1 - low])
 
 
 def generator(parts: list[str | int | None]) -> np.random.Generator:
