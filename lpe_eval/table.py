@@ -198,6 +198,7 @@ LABELS: dict[str, str] = {
     "perplexity": "perplexity",
     "nll_nats": "loss (nats per token)",
     "bits_per_byte": "bits per byte",
+    "change": "change of the loss (nats per token)",
     "context": "context of the target (tokens)",
     "train_length": "train length",
     "times_plain": "time (plain causal attention = 1)",

@@ -8,7 +8,7 @@ import ast
 import sys
 from collections.abc import Callable, Sequence
 
-from lpe_eval import table
+from lpe_eval import table, text_tables
 from lpe_eval.errors import UnknownName
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, KINDS, Room
 from lpe_eval.screen import Table, listing
@@ -72,7 +72,7 @@ def _columns() -> Listing:
     tables: dict[str, tuple[Column, ...]] = {
         "rows.csv": table.ROWS, "cost.csv": table.COST, "by_document.parquet": table.BY_DOCUMENT,
         "by_position.parquet": table.BY_POSITION, "speed.csv": table.SPEED, "che.csv": table.CHE,
-        "by_string.parquet": table.BY_STRING,
+        "by_string.parquet": table.BY_STRING, **text_tables.DERIVED, "by_token/*.parquet": text_tables.TOKENS,
     }  # fmt: skip
     found: dict[str, list[str]] = {}
     first: dict[str, Column] = {}

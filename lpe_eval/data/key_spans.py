@@ -41,8 +41,8 @@ class KeySpans(NamedTuple):
 
     Attributes:
         fingerprint: SHA-256 of the files.
-        spans: by digest, rising and apart, in bytes: the first byte that a token may have, the byte that it must reach
-            beyond, and the end.
+        spans: by digest, rising and apart, in bytes: the first byte that a token may have, the byte that it must
+            reach, and the end.
     """
 
     fingerprint: str
@@ -89,14 +89,14 @@ def read_key_spans(path: Path, corpus: Corpus, split: str, documents: Mapping[st
 def tidy(spans: Sequence[tuple[int, int, int]]) -> Int[np.ndarray, "m 3"]:
     """Spans in rising order, those that overlap or touch joined."""
     found: list[tuple[int, int, int]] = []
-    for earliest, beyond, end in sorted(spans, key=lambda each: (each[1], each[2])):
-        if end <= beyond:
+    for earliest, first, end in sorted(spans, key=lambda each: (each[1], each[2])):
+        if end <= first:
             continue
-        if found and beyond <= found[-1][2]:
+        if found and first <= found[-1][2]:
             found[-1] = (found[-1][0], found[-1][1], max(found[-1][2], end))
         else:
             # Blanks up to the span before are not also this one's.
-            found.append((max(earliest, found[-1][2] if found else 0), beyond, end))
+            found.append((max(earliest, found[-1][2] if found else 0), first, end))
     return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
@@ -116,7 +116,7 @@ def _released(folder: Path, corpus: Corpus, split: str, documents: Mapping[str, 
     blanks = False
     for number, document in held.items():
         text = _start(document, stored[number])
-        blanks = blanks or any(text[a : a + 1].isspace() for a, b in stored[number].spans if b > a)
+        blanks = blanks or any(text[a : a + 1] == " " for a, b in stored[number].spans if b > a)
         told[number] = text, [(_before_blanks(text, a), a, b) for a, b in stored[number].spans]
     found = {}
     for number, (text, spans) in told.items():
@@ -213,7 +213,7 @@ def _start(document: Document, stored: _Stored) -> str:
 
 
 def _before_blanks(text: str, start: int) -> int:
-    while start > 0 and text[start - 1].isspace():
+    while start > 0 and text[start - 1] == " ":
         start -= 1
     return start
 

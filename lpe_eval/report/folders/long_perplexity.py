@@ -146,11 +146,12 @@ def _rows(sweep: Sweep, choice: _Choice, run: Run, tokens_of: TokensOf) -> Itera
         key, documents = _key(sweep, length), []
         blocks: list[BlockSum] = []
         targets = 0
-        if row["status"] in ("ok", "error") and not choice.why_not:
+        if row["status"] in ("ok", "error"):
             for each in read_tokens(tokens_of(key)):
                 targets += len(each.position)
-                blocks += _sums(each, _is_key(each, choice, _tokenizer(run, sweep.model)))
                 documents.append(_weighed(each))
+                if not choice.why_not:
+                    blocks += _sums(each, _is_key(each, choice, _tokenizer(run, sweep.model)))
         status, note = str(row["status"]), str(row["note"])
         if status in ("ok", "error") and not blocks:
             status, note = "n/a", choice.why_not or _no_key_token(asked, sweep)

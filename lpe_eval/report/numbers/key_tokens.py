@@ -16,6 +16,7 @@ Deviations:
       tokenizer is the same, targets are compared by their places, and no span is needed.
     * A span's token is one that lies wholly inside, as there. The code's first token of a document, if it is in a
       span, stands for the last one (an index of -1); here it counts as itself, or not at all where it is not scored.
+      A character that a tokenizer makes of several tokens belongs to the first of them; there to each.
     * The code joins documents by the number of their key tokens, which is the mean over all key tokens; so is ours.
       Only its plain perplexity weighs a document by n tokens where its mean is over n - 1 (`released`).
 """
@@ -59,12 +60,14 @@ def inside(
     Args:
         byte_from: bytes of the document before each token.
         n_bytes: bytes of each; none for the later pieces of one character, which lie where it ends.
-        spans: rising and apart; of each the first byte that a token may have, the byte that it must reach beyond (the
-            same, but for spans that begin after blanks which belong to a token), and the end.
+        spans: rising and apart; of each the first byte that a token may have, the byte that it must reach (the same,
+            but for spans that begin after blanks which belong to a token), and the end.
     """
     if not len(spans):
         return np.zeros(len(byte_from), dtype=bool)
     ends = byte_from + n_bytes
     place = np.minimum(np.searchsorted(spans[:, 2], ends, side="left"), len(spans) - 1)
     earliest, beyond, end = spans[place].T
-    return (byte_from >= earliest) & (ends > beyond) & (ends <= end)
+    # A blank that is a token of its own, right before a span without its blanks, is the span's as well.
+    reaches = (ends > beyond) | ((ends == beyond) & (n_bytes > 0))
+    return (byte_from >= earliest) & reaches & (ends <= end)
