@@ -3,14 +3,15 @@
 An item is one thing that was asked of a model: a document, a prompt, a string. Its total is a metric summed over it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from lpe_eval.table import SCHEMA, Facts
+from lpe_eval.table import SCHEMA, CellKey, Facts
 
 
 class Item(NamedTuple):
@@ -82,6 +83,28 @@ class ItemCell:
     status: str = "ok"
     note: str = ""
     chance: Mapping[str, float] = field(default_factory=dict)
+
+
+class TokenPart(NamedTuple):
+    """Scored targets of one window, in the order of its text; the fields are columns of `text_tables.TOKENS`.
+
+    Attributes:
+        byte_from: bytes of the document before each target.
+        loss: nats, as they were computed: in float32.
+    """
+
+    document: str
+    digest: str
+    position: Int[np.ndarray, " n"]
+    token: Int[np.ndarray, " n"]
+    context: Int[np.ndarray, " n"]
+    byte_from: Int[np.ndarray, " n"]
+    n_bytes: Int[np.ndarray, " n"]
+    loss: Float[np.ndarray, " n"]
+
+
+KeepTokens = Callable[[CellKey, Iterable[TokenPart]], None]
+"""Is handed the targets of each cell with a value, before the cell itself."""
 
 
 class LogRow(NamedTuple):

@@ -23,6 +23,7 @@ from lpe_eval.cli.app import (
 from lpe_eval.cli.named import named_corpus, named_models, whole
 from lpe_eval.cli.running import run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
+from lpe_eval.cli.token_flags import KeepTokens, KeyGain, KeyLoss, KeyShort, KeyTokens, KeyWeighting
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -104,6 +105,12 @@ def ppl(
             "whole tensor. Recorded in the rows.",
         ),
     ] = False,
+    keep_tokens: KeepTokens = False,
+    key_tokens: KeyTokens = None,
+    key_gain: KeyGain = None,
+    key_loss: KeyLoss = None,
+    key_short: KeyShort = None,
+    key_weighting: KeyWeighting = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/<id>."),
@@ -126,6 +133,7 @@ def ppl(
     context.
     """
     with sentence_for_errors():
+        from lpe_eval.spec.key_tokens_spec import parse_key_tokens
         from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols
         from lpe_eval.spec.tasks import parse_spec, read_task
 
@@ -171,6 +179,8 @@ def ppl(
             "remap": remap,
             "as_published": as_published,
             "allow_leak": allow_leak,
+            "keep_tokens": keep_tokens,
+            "key_tokens": parse_key_tokens(key_tokens, key_gain, key_loss, key_short, key_weighting),
         }
         spec = parse_spec(PerplexitySpec.of_task(chosen, changes), PerplexitySpec, "ppl")
         if dry_run:

@@ -21,6 +21,7 @@ from lpe_eval.report.gate.verdicts import (
     counts,
     exit_code,
     percent,
+    place,
     protocol,
     reason,
     remedy,
@@ -32,8 +33,8 @@ from lpe_eval.screen import Table, counted, listing
 from lpe_eval.table import CHE_METRICS
 
 COLUMNS = ("model", "at", "baseline -> run", "change, %", "allowed", "over", "verdict")
-"""Values are nats a token, or shares of right answers; `change` is relative, with its standard error; `over` says from
-how many of what that was made."""
+"""Values are nats a token, lengths in tokens, or shares of right answers; `change` is relative, with its standard
+error; `over` says from how many of what that was made."""
 
 OF_RECALL = (GAIN, EFFECTIVE_LENGTH)
 
@@ -122,7 +123,7 @@ def shown(verdicts: Sequence[Verdict]) -> list[Sequence[str]]:
     return [
         (
             each.model,
-            f"{protocol(each)} {each.length}",
+            place(each),
             _values(each),
             _change(each),
             percent(each.allowed, ""),

@@ -8,7 +8,7 @@ import ast
 import sys
 from collections.abc import Callable, Sequence
 
-from lpe_eval import bias_tables, table
+from lpe_eval import bias_tables, table, text_tables
 from lpe_eval.errors import UnknownName
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, KINDS, Room
 from lpe_eval.report.folders.recall import EFFECTIVE, EFFECTIVE_LENGTH, RECALL
@@ -73,8 +73,9 @@ def _columns() -> Listing:
     tables: dict[str, tuple[Column, ...]] = {
         "rows.csv": table.ROWS, "cost.csv": table.COST, "by_document.parquet": table.BY_DOCUMENT,
         "by_position.parquet": table.BY_POSITION, "speed.csv": table.SPEED, "che.csv": table.CHE,
-        "by_string.parquet": table.BY_STRING, "recall.csv": RECALL, f"{EFFECTIVE_LENGTH} of recall": EFFECTIVE,
-        "bias.csv": bias_tables.BIAS, "by_distance.parquet": bias_tables.BY_DISTANCE,
+        "by_string.parquet": table.BY_STRING, **text_tables.DERIVED, "by_token/*.parquet": text_tables.TOKENS,
+        "recall.csv": RECALL, f"{EFFECTIVE_LENGTH} of recall": EFFECTIVE, "bias.csv": bias_tables.BIAS,
+        "by_distance.parquet": bias_tables.BY_DISTANCE,
     }  # fmt: skip
     found: dict[str, list[str]] = {}
     first: dict[str, Column] = {}

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-import lpe_eval
 from lpe_eval.data.corpus import Corpus, open_corpus
 from lpe_eval.errors import CheckpointError, one_sentence
 from lpe_eval.measure.batches import Plan, Texts
@@ -17,18 +16,22 @@ from lpe_eval.measure.by_length import measure
 from lpe_eval.measure.determinism import deterministic, is_not_deterministic
 from lpe_eval.measure.device import dtype_name, pick_device
 from lpe_eval.measure.estimate import Guess, Stopwatch
-from lpe_eval.measure.facts import corpus_facts, opened_facts, planned_facts
+from lpe_eval.measure.facts import corpus_facts, identity_of, opened_facts, planned_facts, row_facts
 from lpe_eval.measure.heap import keep_freed_memory
+from lpe_eval.measure.key_tokens import stored_key_spans
 from lpe_eval.measure.optimum import Best, Scored, measure_best, plan_best, without_best
 from lpe_eval.measure.pace import Pace
 from lpe_eval.measure.plan import Planned, plan_models, tokens_of, unfinished
 from lpe_eval.measure.probe import allowed_leak, tried_lengths
 from lpe_eval.measure.progress import Tell
-from lpe_eval.measure.provenance import Account, cost, publishable_name, run_facts
+from lpe_eval.measure.provenance import Account, cost, run_facts
 from lpe_eval.measure.remarks import remarks
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.transformer_model import TransformerModel
+from lpe_eval.records import KeepTokens
 from lpe_eval.report.figures.ppl import draw_perplexity
+from lpe_eval.report.folders.derived import derived_files
+from lpe_eval.report.folders.long_perplexity import long_perplexity_files
 from lpe_eval.report.folders.ppl import open_run, read_run
 from lpe_eval.report.frames import read_csv
 from lpe_eval.report.gate.comparable import PlannedRow, text_rows
@@ -37,7 +40,7 @@ from lpe_eval.run import Outcome, Settings
 from lpe_eval.screen import Table, duration, listing, short_count
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.ppl_spec import PerplexitySpec
-from lpe_eval.table import COST, SCHEMA, CellKey, Facts, Measurement
+from lpe_eval.table import COST, CellKey, Measurement
 
 _BATCH_TOKENS, _BATCH_TOKENS_CPU = 16384, 4096
 """Token budget of a batch unless --batch-size says otherwise. What a processor's cache cannot hold makes it slower."""
@@ -67,14 +70,15 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
     corpus = open_corpus(spec.corpus)
     models = plan_models(spec, corpus, _load_options(spec, device))
     planned = [*plan_best(spec, corpus, models), *models]
-    identity = run_id(_identity(spec, planned))
+    stored = stored_key_spans(spec, corpus, models)
+    identity = run_id(identity_of(spec, planned, None if stored is None else stored.fingerprint))
     order = [key for each in planned for plan in each.plans for key in plan.windows]
     settings.refuse(_planned_rows(spec, corpus, models))
     for sentence in [*remarks(spec, corpus, models), *without_best(spec, corpus, models)]:
         settings.tell(sentence)
     with (
         deterministic(spec.deterministic),
-        open_run(settings.folder(identity), spec_text(spec), identity, settings.overwrite) as folder,
+        open_run(settings.folder(identity), spec_text(spec), identity, settings.overwrite, spec.keeps_tokens) as folder,
     ):
         earlier = folder.earlier_provenance()
         todo = [each._replace(plans=unfinished(each.plans, folder.finished())) for each in planned]
@@ -100,12 +104,15 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
             at = _Where(Pace(tokens, advance), order, settings.tell)
             for each in todo:
                 if each.plans:
-                    for measurement in _measure_model(spec, corpus, each, device, opened, at):
+                    keep = folder.keep_tokens if spec.keeps_tokens else None
+                    for measurement in _measure_model(spec, corpus, each, device, opened, at, keep):
                         folder.save(measurement, summarise(measurement, identity, spec.seed))
                         folder.collect(order)
                         measured += 1
                         write_provenance(measured)
         run = read_run(folder.directory)
+        folder.add(derived_files(run))
+        folder.add(long_perplexity_files(run, folder.tokens_of, None if stored is None else stored.spans))
         rows = run.rows.to_dict("records")
         out = folder.directory
         if drawn := any(row["status"] in ("ok", "error") for row in rows):
@@ -174,9 +181,15 @@ class _Where(NamedTuple):
 
 
 def _measure_model(
-    spec: PerplexitySpec, corpus: Corpus, planned: Scored, device: torch.device, opened: dict[str, Any], at: _Where
+    spec: PerplexitySpec,
+    corpus: Corpus,
+    planned: Scored,
+    device: torch.device,
+    opened: dict[str, Any],
+    at: _Where,
+    keep: KeepTokens | None,
 ) -> Iterator[Measurement]:
-    facts, name = _row_facts(spec, corpus), planned.peek.name
+    facts, name = row_facts(spec, corpus), planned.peek.name
     if isinstance(planned, Best):
         yield from measure_best(planned, facts, partial(at.begin, name), partial(at.pace.pass_over, name))
         return
@@ -215,6 +228,7 @@ def _measure_model(
             seed=spec.seed,
             advance=at.pace.done,
             adapt=adapt,
+            keep=keep,
         ):
             if measurement.cost is None:
                 at.pace.pass_over(name, each.length)
@@ -233,37 +247,12 @@ def _planned_rows(spec: PerplexitySpec, corpus: Corpus, planned: Sequence[Planne
     models = {each.peek.name: planned_facts(each) for each in planned}
     digests = {each.peek.name: [document.digest for document in each.selection.documents] for each in planned}
     text = {"name": corpus.label, "split": corpus.split, **corpus_facts(corpus)}
-    return text_rows(order, _row_facts(spec, corpus), spec.model_dump(mode="json"), models, digests, text)
-
-
-def _row_facts(spec: PerplexitySpec, corpus: Corpus) -> Facts:
-    """What all rows repeat, before a model is open; device and dtype of the spec are no "auto" any more."""
-    return Facts(
-        encoding="",
-        train_length=None,
-        task=spec.task,
-        task_version=spec.task_version,
-        corpus=publishable_name(corpus.label),
-        split=corpus.split,
-        seed=spec.seed,
-        dtype=spec.dtype,
-        device=spec.device,
-    )
+    return text_rows(order, row_facts(spec, corpus), spec.model_dump(mode="json"), models, digests, text)
 
 
 def _load_options(spec: PerplexitySpec, device: torch.device) -> LoadOptions:
     dtype = getattr(torch, dtype_name(spec.dtype, device))
     return LoadOptions(device, dtype, spec.attention, lengths=spec.lengths, **spec.opening)
-
-
-def _identity(spec: PerplexitySpec, planned: Sequence[Scored]) -> dict[str, Any]:
-    """What makes two runs the same: not the batch size, which changes no value."""
-    return {
-        "spec": spec.model_dump(mode="json", exclude={"batch_size", "models", "task_fingerprint"}),
-        "models": [[each.peek.name, each.peek.digest, each.selection.fingerprint] for each in planned],
-        "schema": SCHEMA,
-        "version": lpe_eval.__version__,
-    }
 
 
 def _facts(

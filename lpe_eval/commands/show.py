@@ -36,7 +36,8 @@ def show(path: Path) -> Shown:
     unfinished = bool(found.kind.columns) and not found.rows
     with _understood(path):
         measured, *rest = _about(found)
-        tables = [measured, *([] if unfinished else found.kind.values(found)), *rest]
+        values = [] if unfinished else [*found.kind.values(found), *found.kind.details(found)]
+        tables = [measured, *values, *rest]
     return Shown(tables, ["nothing has been finished in this folder yet"] if unfinished else [])
 
 

@@ -17,10 +17,12 @@ from lpe_eval.measure.batches import Plan, Span, Texts, WindowError, fed, releas
 from lpe_eval.measure.determinism import is_not_deterministic
 from lpe_eval.measure.memory import begin_peak, peak_memory_mib
 from lpe_eval.measure.progress import Advance
+from lpe_eval.measure.token_losses import token_losses
 from lpe_eval.model.falling_back import taken
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.needed_memory import free_memory, shortfall
 from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.records import KeepTokens
 from lpe_eval.table import BLOCK_TARGETS, BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
 
 
@@ -35,6 +37,7 @@ def measure(
     seed: int,
     advance: Advance,
     adapt: bool = False,
+    keep: KeepTokens | None = None,
 ) -> Iterator[Measurement]:
     """Measures one model at every length, shortest first, and yields each cell when it is finished.
 
@@ -53,6 +56,7 @@ def measure(
             the batch a window is in does not matter.
         advance: told of tokens.
         adapt: whether a batch that is slower than its windows one by one may shrink.
+        keep: handed the losses of the targets of each cell, before the cell.
     """
     highest = max((int(each.tokens.max()) for each in documents if len(each.tokens)), default=-1)
     for plan in sorted(plans, key=lambda each: each.length):
@@ -88,6 +92,8 @@ def measure(
                 users[span_of(window)] += 1
         for key, windows in plan.windows.items():
             blocks, positions = sums_of(documents, windows, forward.losses)
+            if keep is not None and blocks:
+                keep(key, token_losses(documents, windows, forward.losses))
             shares = [1 / users[span_of(each)] for each in windows]
             spent = [forward.seconds[span_of(each)] for each in windows]
             cost = Cost(

@@ -125,6 +125,11 @@ class Kind:
         return item_tables(found.rows)
 
     @classmethod
+    def details(cls, found: Found) -> list[Table]:
+        """Tables for those who want to know more; only `show` prints them, after the values."""
+        return []
+
+    @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
         """Draws the figures of one run, or of several together, into a folder; gives the files.
 

@@ -10,6 +10,7 @@ from lpe_eval.errors import SpecError
 from lpe_eval.plain import printable
 from lpe_eval.screen import visible
 from lpe_eval.spec.corpus_spec import CorpusSpec
+from lpe_eval.spec.key_tokens_spec import KeyTokensSpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.spec.tasks import LARGEST_SEED, Bos, PerplexityTask, Tail
 
@@ -21,7 +22,7 @@ _MOST_WINDOWS = 1 << 24
 _SWEEP = re.compile(r"(\d{1,12}):(\d{1,12}):([x+])(\d{1,12})")
 
 _OPENING = ("tokenizer", "revision", "trust_remote_code", "rope_scaling", "rope_theta", "remap", "as_published")
-_LATER = (*_OPENING, "deterministic", "task_fingerprint", "allow_leak")
+_LATER = (*_OPENING, "deterministic", "task_fingerprint", "allow_leak", "keep_tokens", "key_tokens")
 
 
 class PerplexitySpec(BaseModel):
@@ -31,7 +32,8 @@ class PerplexitySpec(BaseModel):
     `attention` changes a value beyond rounding. The fields from `tokenizer` on say how checkpoints are
     opened, as `LoadOptions` has them; they hold for every model of the run. `deterministic` changes no value
     on a CPU. `task_fingerprint` is that of the task file, empty where the run is of no task. With `allow_leak` a
-    model that sees the future is measured all the same, and its rows say so.
+    model that sees the future is measured all the same, and its rows say so. `keep_tokens` keeps the loss of every
+    target, and `key_tokens` does so too, since it chooses among them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +64,13 @@ class PerplexitySpec(BaseModel):
     deterministic: bool = False
     task_fingerprint: str = ""
     allow_leak: bool = False
+    keep_tokens: bool = False
+    key_tokens: KeyTokensSpec | None = None
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether losses of single tokens are kept."""
+        return self.keep_tokens or self.key_tokens is not None
 
     @property
     def opening(self) -> dict[str, Any]:
@@ -100,6 +109,19 @@ class PerplexitySpec(BaseModel):
             raise ValueError(f"the batch size must be at least 1, not {self.batch_size}")
         if self.batch_size != "auto" and self.batch_size > _MOST_WINDOWS:
             raise ValueError(f"the batch size must be at most {_MOST_WINDOWS}, not {self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _key_tokens_of_two_lengths(self) -> "PerplexitySpec":
+        if self.key_tokens is None:
+            return self
+        if not {"anchored", "sliding"} & {each.name for each in self.protocols}:
+            raise ValueError("key tokens are chosen under the protocols anchored and sliding; add --protocol anchored")
+        short, path = self.key_tokens.short, self.key_tokens.path
+        if path is None and len(self.lengths) < 2:
+            raise ValueError("key tokens are told by two lengths; give a short and a long one, such as 512,8192")
+        if short is not None and short not in self.lengths[:-1]:
+            raise ValueError(f"--key-short {short} is none of the lengths below the longest; add it to --lengths")
         return self
 
     @classmethod

@@ -56,7 +56,7 @@ def test_the_main_job_writes_everything_it_promises(models, text, tmp_path):
         assert name in told
     assert {each.name for each in (tmp_path / "run").iterdir() if not each.name.startswith(".")} == {
         "rows.csv", "cost.csv", "by_document.parquet", "by_position.parquet", "provenance.json", "spec.yaml",
-        "run.json", "cells", "figures",
+        "run.json", "cells", "figures", "changes.csv", "position_fit.csv",
     }  # fmt: skip
     assert (tmp_path / "run" / "figures" / "perplexity.png").stat().st_size > 10_000
     assert (tmp_path / "run" / "figures" / "perplexity.svg").exists()

@@ -6,6 +6,7 @@ LABELS: dict[str, str] = {
     "nll_nats": "loss (nats per token)",
     "bits_per_byte": "bits per byte",
     "regret_nats": "nats per token above the optimum",
+    "change": "change of the loss (nats per token)",
     "context": "context of the target (tokens)",
     "train_length": "train length",
     "times_plain": "time (plain causal attention = 1)",

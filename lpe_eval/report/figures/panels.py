@@ -97,6 +97,8 @@ def draw(
     train: dict[str, list[int]],
     limits: tuple[float, float],
     others: Collection[str] = (),
+    unmarked: Collection[tuple[str, str, float]] = (),
+    at_the_foot: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each panel of the points, and those panels.
 
@@ -106,6 +108,8 @@ def draw(
         train: train lengths by panel, each marked.
         limits: lower and upper end of the vertical axis.
         others: lines that are drawn in grey, below the rest, and share one entry of the legend.
+        unmarked: panel, line and place of points that may lie above the axis without a triangle.
+        at_the_foot: whether the words beside a train length stand below, where the lines leave room there.
     """
     drawn = {point.line for point in points}
     styles = {line: _OTHERS if line in others else own for line, own in styles.items() if line in drawn}
@@ -128,9 +132,11 @@ def draw(
             _draw_line(
                 axes, sorted((point for point in here if point.line == line), key=lambda point: point.x), line_style
             )
-        _mark_off_scale(axes, here, styles, limits[1], margin**0.6)
-        _mark_train_lengths(axes, train.get(name, []))
-    _legend(figure, points, styles, limits[1], others)
+        marked = [point for point in here if (point.panel, point.line, point.x) not in unmarked]
+        _mark_off_scale(axes, marked, styles, limits[1], margin**0.6)
+        _mark_train_lengths(axes, train.get(name, []), at_the_foot)
+    told = [point for point in points if (point.panel, point.line, point.x) not in unmarked]
+    _legend(figure, told, styles, limits[1], others)
     return figure, grid[: len(names)]
 
 
@@ -157,20 +163,20 @@ def _mark_off_scale(axes: Axes, here: list[Point], styles: dict[str, LineStyle],
             axes.plot([beside], [high], "^", color=styles[line].color, markersize=4.8, clip_on=False, zorder=5)
 
 
-def _mark_train_lengths(axes: Axes, lengths: list[int]) -> None:
+def _mark_train_lengths(axes: Axes, lengths: list[int], at_the_foot: bool) -> None:
     for place, length in enumerate(lengths):
         axes.axvline(length, color=GREY, linestyle=(0, (4, 3)), linewidth=0.8, zorder=1)
         left, right = axes.get_xlim()
         side = -1 if math.log(length / left) > 0.1 * math.log(right / left) else 1
         axes.annotate(
             f"{LABELS['train_length']} {short_length(length)}" if place == 0 else short_length(length),
-            (length, 0.97),
+            (length, 0.03 if at_the_foot else 0.97),
             xycoords=("data", "axes fraction"),
             xytext=(2 * side, 0),
             textcoords="offset points",
             rotation=90,
             ha="right" if side < 0 else "left",
-            va="top",
+            va="bottom" if at_the_foot else "top",
             fontsize=7,
             color=GREY,
         )

@@ -1,8 +1,8 @@
-"""Tables become figures: perplexity against length, and loss against context.
+"""Tables become figures: perplexity against length, its change from the training length, and loss against context.
 
 Each function takes frames and gives a matplotlib `Figure`; nothing here touches pyplot or its
 global state, and settings of the machine (matplotlibrc) do not change a picture. `panels.py` has
-what the figures share, and `context.py` the loss against context.
+what the figures share, `change.py` the change, and `context.py` the loss against context.
 """
 
 import math
@@ -14,12 +14,14 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from lpe_eval.report.figures.change import change_figure
 from lpe_eval.report.figures.context import position_figure
 from lpe_eval.report.figures.files import save
 from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.panels import Point, best_lines, draw, label, limits, line_names, ticks, train_lengths
 from lpe_eval.report.figures.style import STYLE, styles_of
 from lpe_eval.report.figures.ticks import readable, readable_ticks, thinned
+from lpe_eval.report.folders.derived import change_rows, sweeps_of
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
 from lpe_eval.table import REGRET
@@ -28,7 +30,7 @@ _LEAST_REGRET = 1e-3
 
 
 def draw_perplexity(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draws perplexity by length, and of a single run the loss by context where it was kept.
+    """Draws perplexity by length and its change, and of a single run the loss by context where it was kept.
 
     Where models have different tokenizers, bits per byte are drawn too, and regret where the optimum is known.
     """
@@ -37,6 +39,9 @@ def draw_perplexity(runs: Sequence[Run], folder: Path) -> list[Path]:
     written = [path for each in metrics for path in save(perplexity_figure(rows, each), folder, each)]
     if REGRET in set(rows["metric"]):
         written += save(perplexity_figure(rows, REGRET), folder, "regret")
+    changes = [row for run in runs for row in change_rows(sweeps_of(run))]
+    if changes:
+        written += save(change_figure(changes, rows.to_dict("records")), folder, "change")
     if len(runs) == 1 and len(runs[0].by_position):
         written += save(position_figure(runs[0].by_position, runs[0].rows), folder, "loss_by_context")
     return written

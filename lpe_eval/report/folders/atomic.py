@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from lpe_eval.report.folders.lock import is_still_there, take, waited_for
 
@@ -49,10 +50,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: the file cannot be written; the file that was there before is untouched.
     """
+    with opened_atomically(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def opened_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which replaces the one at `path`, durably, once all is written.
+
+    Raises:
+        OSError: the file cannot be written; the file that was there before is untouched.
+    """
     partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         _replace(partial, path)

@@ -3,7 +3,14 @@
 cells/<name>.json                        one finished cell each: rows, cost, sums
 rows.csv  cost.csv                       what was measured; what it cost
 by_document.parquet  by_position.parquet sums for pairing and for curves over context
-figures/                                 perplexity, and loss by context
+by_token/<name>.parquet                  losses of single tokens, where they are kept
+effective_length.csv  changes.csv        what follows from these tables (`derived.py`, `long_perplexity.py`)
+position_fit.csv  long_perplexity.csv
+key_tokens.jsonl
+figures/                                 perplexity, its change with length, and loss by context
+
+A cell whose losses of single tokens are kept is finished when both of its files are there: the losses are written
+first.
 """
 
 import hashlib
@@ -15,20 +22,27 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lpe_eval import table
+from lpe_eval import table, text_tables
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, yaml_of
+from lpe_eval.records import TokenPart
 from lpe_eval.report.folders.cells import CELLS, CellFolder
 from lpe_eval.report.folders.folder import SPEC, Layout
 from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.folders.provenance import NAME as PROVENANCE
 from lpe_eval.report.folders.provenance import read_provenance
+from lpe_eval.report.folders.tokens import BY_TOKEN, write_tokens
 from lpe_eval.report.frames import csv_bytes, read_bytes, read_csv, read_parquet, require_kinds, typed_frame
 from lpe_eval.report.numbers.regret import Sums, optimum_rows
 from lpe_eval.table import BlockSum, CellKey, Measurement
 
 LAYOUT = Layout(
-    files=("rows.csv", "cost.csv", "by_document.parquet", "by_position.parquet"), folders=(CELLS,), early=(CELLS,)
+    files=(
+        *("rows.csv", "cost.csv", "by_document.parquet", "by_position.parquet"),
+        *(*text_tables.DERIVED, text_tables.KEY_SPANS),
+    ),
+    folders=(CELLS, BY_TOKEN),
+    early=(CELLS,),
 )
 
 
@@ -50,14 +64,59 @@ class _Cell(NamedTuple):
     sums: list[BlockSum]
     blocks: pd.DataFrame
     positions: pd.DataFrame
+    tokens: int | None
+    """Bytes of the file with losses of single tokens; None where none are kept."""
 
 
 class PerplexityFolder(CellFolder[CellKey, _Cell]):
-    """The folder of one run, held by this process; made by `open_run`, closed by `close` or `with`."""
+    """The folder of one run, held by this process; made by `open_run`, closed by `close` or `with`.
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    Args:
+        directory: made if it is not there.
+        run: id of the run.
+        spec_text: the resolved spec.
+        overwrite: discard the run that the folder holds.
+        keep_tokens: whether a cell with a value is finished only with its losses of single tokens.
+
+    Raises:
+        OutputError: as `RunFolder`.
+    """
+
+    def __init__(self, directory: Path, run: str, spec_text: str, overwrite: bool, keep_tokens: bool) -> None:
+        self._keeps_tokens = keep_tokens
+        self._written: dict[CellKey, int] = {}
         self._reckoned: dict[tuple, list[dict[str, Any]]] = {}
+        layout = LAYOUT._replace(early=(CELLS, BY_TOKEN)) if keep_tokens else LAYOUT
+        super().__init__(directory, layout, "ppl", run, spec_text, overwrite)
+
+    def finished(self) -> set[CellKey]:
+        found = super().finished()
+        return {key for key in found if self._has_tokens(key)} if self._keeps_tokens else found
+
+    def keep_tokens(self, key: CellKey, parts: Iterable[TokenPart]) -> None:
+        """Writes the losses of the targets of a cell that is saved next.
+
+        Raises:
+            OutputError: they cannot be written; the cells saved before are kept.
+        """
+        path = self.tokens_of(key)
+        try:
+            self._written[key] = write_tokens(path, self.run, key, parts)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}; {self._kept()}") from error
+
+    def tokens_of(self, key: CellKey) -> Path:
+        """The file with the losses of the targets of a cell."""
+        return self.directory / BY_TOKEN / f"{self._file_name(key)}.parquet"
+
+    def add(self, files: Mapping[str, bytes]) -> None:
+        """Writes files that follow from the tables; names are those of the layout.
+
+        Raises:
+            OutputError: one cannot be written; the cells are kept.
+        """
+        for name, content in files.items():
+            self._write(name, content)
 
     def save(self, measurement: Measurement, rows: list[dict]) -> None:
         """Writes one cell to disk before it returns.
@@ -73,6 +132,11 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
             "blocks": [list(block) for block in measurement.blocks],
             "positions": [list(position) for position in measurement.positions],
         }
+        if measurement.key in self._written:
+            content["tokens"] = self._written[measurement.key]
+        elif self._keeps_tokens:
+            # What an earlier start left of a cell that has no value now.
+            self.tokens_of(measurement.key).unlink(missing_ok=True)
         self._save(measurement.key, content)
 
     def collect(self, order: Iterable[CellKey]) -> None:
@@ -97,6 +161,12 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         positions = [typed_frame(table.BY_POSITION, []), *(cell.positions for cell in cells)]
         self._write("by_position.parquet", pd.concat(positions).to_parquet(index=False))
 
+    def _has_tokens(self, key: CellKey) -> bool:
+        cell, path = self._cells[key], self.tokens_of(key)
+        if cell.tokens is None:
+            return cell.status not in ("ok", "error")
+        return path.is_file() and path.stat().st_size == cell.tokens
+
     def _failed(self, cell: _Cell) -> bool:
         return cell.status == "failed"
 
@@ -115,11 +185,16 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         require_kinds(table.COST, [] if content["cost"] is None else [content["cost"]])
         blocks = typed_frame(table.BY_DOCUMENT, [[*where, *block] for block in content["blocks"]])
         positions = typed_frame(table.BY_POSITION, [[*where, *position] for position in content["positions"]])
+        tokens = content.get("tokens")
+        if tokens is not None and type(tokens) is not int:
+            raise ValueError("the bytes of a file are a whole number")
         sums = [BlockSum(*block) for block in content["blocks"]]
-        return key, _Cell(str(content["status"]), rows, content["cost"], sums, blocks, positions)
+        return key, _Cell(str(content["status"]), rows, content["cost"], sums, blocks, positions, tokens)
 
 
-def open_run(directory: Path, spec_text: str, run_id: str, overwrite: bool = False) -> PerplexityFolder:
+def open_run(
+    directory: Path, spec_text: str, run_id: str, overwrite: bool = False, keep_tokens: bool = False
+) -> PerplexityFolder:
     """Makes or resumes the folder of a perplexity run, and proves that it can be written to.
 
     Args:
@@ -128,12 +203,13 @@ def open_run(directory: Path, spec_text: str, run_id: str, overwrite: bool = Fal
         run_id: id of the run.
         overwrite: discard the run that the folder holds, this one or another. Files that are not
             a run's are never removed.
+        keep_tokens: whether the losses of single tokens are kept.
 
     Raises:
         OutputError: the folder cannot be written, another process writes to it, or it holds
             another run or other files.
     """
-    return PerplexityFolder(directory, LAYOUT, "ppl", run_id, spec_text, overwrite)
+    return PerplexityFolder(directory, run_id, spec_text, overwrite, keep_tokens)
 
 
 def read_run(directory: Path) -> Run:
@@ -153,6 +229,30 @@ def read_run(directory: Path) -> Run:
         spec=read_mapping(directory / SPEC),
         provenance=read_provenance(directory),
     )
+
+
+def blocks_of(by_document: pd.DataFrame) -> dict[tuple, list[BlockSum]]:
+    """The sums of `by_document.parquet`, by the cell that they are of."""
+    found: dict[tuple, list[BlockSum]] = {}
+    for record in by_document.to_dict("records"):
+        found.setdefault(cell_of(record), []).append(
+            BlockSum(
+                str(record["document"]),
+                str(record["digest"]),
+                int(record["block"]),
+                float(record["nll_nats"]),
+                int(record["n_tokens"]),
+                int(record["n_bytes"]),
+                int(record["n_nonfinite"]),
+            )
+        )
+    return found
+
+
+def cell_of(row: Mapping[Any, Any]) -> tuple[str, str, int, int | None]:
+    """The model, protocol, length and stride of a row."""
+    stride = None if row["stride"] is None or row["stride"] is pd.NA else int(row["stride"])
+    return str(row["model"]), str(row["protocol"]), int(row["length"]), stride
 
 
 def read_mapping(path: Path) -> dict:

@@ -13,8 +13,9 @@ and metric that differs in the fewest ways; what differs makes the two not compa
 left of the baseline after that is missing from the run, and what is left of the run is new.
 
 Choices:
-    * Only `nll_nats` is judged. Perplexity and bits per byte are functions of the same sums and would say the same
-      thing three times. Of algorithmic problems only `accuracy` is, for the same reason; see `che_rows.py`.
+    * Only `nll_nats` is judged, and under `anchored` the effective length that follows from it (`effective_length.py`).
+      Perplexity and bits per byte are functions of the same sums and would say the same thing three times. Of
+      algorithmic problems only `accuracy` is, for the same reason; see `che_rows.py`.
     * The name of the corpus and of the split do not join: a local folder has another path on another machine. Text is
       told by the digests of its documents, and text that is not the same leaves nothing in common.
     * What a protocol scores also depends on `bos`, `tail` and `pack`, and where the blocks of `anchored` lie depends on
@@ -32,7 +33,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.folders.ppl import Run
+from lpe_eval.report.folders.ppl import Run, blocks_of, cell_of
 from lpe_eval.report.frames import UNFIT
 from lpe_eval.table import CHE_METRICS, BlockSum
 
@@ -63,6 +64,8 @@ class Judged(NamedTuple):
     """What of a model at a length the row is of, where there are several."""
     scale: float | None = None
     """What a difference is a part of; None is the baseline's own value."""
+    by_length: Mapping[int, Sequence[BlockSum]] = MappingProxyType({})
+    """Of an effective length, the sums at each length that was measured; empty where there is no value."""
 
     @property
     def worse_is(self) -> float:
@@ -108,7 +111,7 @@ def judged_rows(run: Run, source: str) -> list[Judged]:
     try:
         blocks = blocks_of(run.by_document)
         rows = [row for row in run.rows.to_dict("records") if row["metric"] == _JUDGED]
-        return [_judged(run, row, blocks.get(cell_of(row), []), source) for row in rows]
+        return [judged_row(run, row, blocks.get(cell_of(row), []), source) for row in rows]
     except UNFIT as error:
         raise OutputError(f"the run {source} is damaged ({error}); measure anew") from error
 
@@ -180,7 +183,8 @@ def _by_name(absent: Sequence[Judged], whole: Sequence[Judged]) -> list[list[Jud
     return list(named.values())
 
 
-def _judged(run: Run, row: Mapping[Any, Any], blocks: Sequence[BlockSum], source: str) -> Judged:
+def judged_row(run: Run, row: Mapping[Any, Any], blocks: Sequence[BlockSum], source: str) -> Judged:
+    """One row of a run as a gate judges it."""
     model = run.provenance.get("models", {}).get(row["model"], {})
     settings = {
         "task": f"{row['task']}, version {row['task_version']}",
@@ -225,30 +229,6 @@ def _protocol(row: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
     if str(row["protocol"]).startswith("anchored") and spec.get("lengths"):
         parts.append(f"placed by length {max(spec['lengths'])}")
     return ", ".join(parts)
-
-
-def blocks_of(by_document: pd.DataFrame) -> dict[tuple, list[BlockSum]]:
-    """The sums of `by_document.parquet`, by the cell that they are of."""
-    found: dict[tuple, list[BlockSum]] = {}
-    for record in by_document.to_dict("records"):
-        found.setdefault(cell_of(record), []).append(
-            BlockSum(
-                str(record["document"]),
-                str(record["digest"]),
-                int(record["block"]),
-                float(record["nll_nats"]),
-                int(record["n_tokens"]),
-                int(record["n_bytes"]),
-                int(record["n_nonfinite"]),
-            )
-        )
-    return found
-
-
-def cell_of(row: Mapping[Any, Any]) -> tuple[str, str, int, int | None]:
-    """The model, protocol, length and stride of a row."""
-    stride = None if _absent(row["stride"]) else int(row["stride"])
-    return str(row["model"]), str(row["protocol"]), int(row["length"]), stride
 
 
 def _absent(value: Any) -> bool:

@@ -26,6 +26,7 @@ import math
 from collections.abc import Sequence
 
 from lpe_eval.report.gate.effective import judged_lengths
+from lpe_eval.report.gate.effective_length import common_lengths, judged_length
 from lpe_eval.report.gate.joining import Judged, Match, join
 from lpe_eval.report.gate.rules import ALLOWABLE, EFFECTIVE_LENGTH, GAIN, VERDICTS, Rules, Verdict
 from lpe_eval.report.gate.shared_text import SharedText, n_tokens, other_text, shared_text
@@ -92,11 +93,28 @@ def _verdict(match: Match, rules: Rules) -> Verdict:
         return _without_value(plain, match.judged, (valued or match.references)[0])
     in_bytes = "tokenizer" in match.differing
     if plain.metric == EFFECTIVE_LENGTH:
-        # Beside several trainings a length is held against the one that recalls least far.
+        if match.judged.by_length:
+            return _of_length(plain, match.judged, valued, in_bytes, rules)
+        # Of recall; beside several trainings a length is held against the one that recalls least far.
         return judged_lengths(plain, match.judged, min(valued, key=lambda each: each.row["value"]))
     if len(valued) > 1:
         return _among_trainings(plain, match.judged, valued, in_bytes, rules)
     return _paired(plain, match.judged, valued[0], in_bytes, rules)
+
+
+def _of_length(plain: Verdict, new: Judged, valued: Sequence[Judged], in_bytes: bool, rules: Rules) -> Verdict:
+    """Of an effective length: is there enough in common to judge it by?"""
+    if in_bytes:
+        return plain._replace(verdict="new", reason="lengths in tokens of two tokenizers do not compare")
+    lengths = common_lengths(new, valued)
+    if len(lengths) < 2:
+        return plain._replace(verdict="not comparable", reason="the run and the baseline have one length in common")
+    texts = [shared_text(new.by_length[lengths[0]], each.by_length[lengths[0]]) for each in valued]
+    plain = _with_text(plain, min(texts, key=lambda text: text.share))
+    if plain.common < LEAST_IN_COMMON:
+        return _too_little(plain, new, valued[0])
+    verdict = judged_length(plain, new, valued, rules)
+    return verdict._replace(needed=_rounded_up(float(verdict.needed))) if verdict.needed else verdict
 
 
 def _without_value(plain: Verdict, new: Judged, old: Judged) -> Verdict:

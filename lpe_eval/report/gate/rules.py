@@ -9,8 +9,10 @@ VERDICTS = ("worse", "missing", "not comparable", "inconclusive", "better", "new
 ALLOWABLE = (*ASPECTS, "missing")
 """What `Rules.allowed` may hold."""
 
-GAIN, EFFECTIVE_LENGTH = "gain_nats", "effective_length"
-"""What is judged of a run of recall."""
+GAIN = "gain_nats"
+"""The metric of recall that is judged beside its effective length."""
+EFFECTIVE_LENGTH = "effective_length"
+"""The metric of rows that are lengths in tokens."""
 
 _LEAST = 0.01
 _OF_ANSWERS = 1 / 3

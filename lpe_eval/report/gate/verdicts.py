@@ -24,6 +24,7 @@ REPORT_SCHEMA = 2
 """Grows by one whenever a field of the JSON report changes its meaning."""
 
 _KINDS = {"not comparable": "error", "inconclusive": "error", "new": "skipped", "missing": "skipped"}
+_EFFECTIVE = "effective length"
 _CONTROL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold."""
 
@@ -45,12 +46,17 @@ def exit_code(verdicts: Sequence[Verdict], rules: Rules) -> int:
 def sentence(verdicts: Sequence[Verdict], verdict: str) -> str:
     """Where a verdict was given: checkpoint, protocol and lengths, with the reason or the change of each."""
     places: dict[tuple[str, str], list[str]] = {}
+    lengths: list[str] = []
     for each in verdicts:
         if each.verdict == verdict:
             # What every row would repeat is left out: that a missing row is not there.
-            place = f"{each.length}" if verdict == "missing" else f"{each.length} ({_why(each)})"
-            places.setdefault((each.model, protocol(each)), []).append(place)
-    return "; ".join(f"{model}, {name}, at length {', '.join(at)}" for (model, name), at in places.items())
+            why = "" if verdict == "missing" else f" ({_why(each)})"
+            if each.metric == EFFECTIVE_LENGTH:
+                lengths.append(f"{each.model}, {place(each)}{why}")
+            else:
+                places.setdefault((each.model, protocol(each)), []).append(f"{each.length}{why}")
+    rows = [f"{model}, {name}, at length {', '.join(at)}" for (model, name), at in places.items()]
+    return "; ".join([*rows, *lengths])
 
 
 def _why(verdict: Verdict) -> str:
@@ -99,6 +105,18 @@ def protocol(verdict: Verdict) -> str:
     if verdict.stride in (None, verdict.length, usual):
         return verdict.protocol
     return f"{verdict.protocol} by {verdict.stride}"
+
+
+def place(verdict: Verdict, before_length: str = "") -> str:
+    """The protocol and the length of a row, or the problem and the length, or that it is an effective length.
+
+    Args:
+        verdict: of the row.
+        before_length: what stands between the two.
+    """
+    if verdict.metric == EFFECTIVE_LENGTH:
+        return f"{protocol(verdict)}, {_EFFECTIVE}"
+    return f"{protocol(verdict)} {before_length}{verdict.length}"
 
 
 def percent(share: float, sign: str = "+") -> str:
@@ -154,7 +172,7 @@ def as_junit(verdicts: Sequence[Verdict], rules: Rules, run: str, baselines: Seq
 
 
 def _case(verdict: Verdict, fails: bool) -> ElementTree.Element:
-    name = f"{protocol(verdict)} at {verdict.length}"
+    name = place(verdict, "at ")
     attributes = {"classname": f"{verdict.task}.{verdict.model}", "name": name, "time": "0"}
     case = ElementTree.Element("testcase", {key: _clean(value) for key, value in attributes.items()})
     numbers = _numbers(verdict)

@@ -18,7 +18,7 @@ from lpe_eval.table import CHE_METRICS
 FEW_TRAININGS = 5
 """Trainings from which on their spread is known well enough to excuse a difference as large as itself."""
 
-_CAUGHT = 1.6448536269514722
+CAUGHT = 1.6448536269514722
 """Φ of this is 95 %."""
 _MOST = 10**9
 
@@ -105,7 +105,7 @@ def units_needed(found: Difference, rules: Rules, metric: str) -> int:
         least = found.least * (found.units / count if metric in CHE_METRICS else math.sqrt(found.units / count))
         # Few units say little of their own noise, so it is taken for no less than that of a change that matters.
         error = max(least, measured)
-        return (student(rules.sigmas, count - 1) + _CAUGHT) * error <= bound
+        return (student(rules.sigmas, count - 1) + CAUGHT) * error <= bound
 
     low, high = 1, 2
     while high < _MOST and not enough(high):
@@ -134,7 +134,7 @@ def _with_numbers(plain: Verdict, found: Difference, rules: Rules) -> tuple[Verd
     if found.units < 2:
         return numbers._replace(detectable=math.inf), harm
     sigmas = student(rules.sigmas, found.units - 1)
-    detectable = max(floor, sigmas * expected) + _CAUGHT * expected
+    detectable = max(floor, sigmas * expected) + CAUGHT * expected
     return numbers._replace(allowed=max(floor, sigmas * error), detectable=detectable), harm
 
 

@@ -1,19 +1,25 @@
 """Perplexity of language models at several lengths."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lpe_eval import table
+from lpe_eval.errors import OutputError
 from lpe_eval.report.figures.ppl import draw_perplexity
+from lpe_eval.report.folders.derived import effective_rows, fit_rows, sweeps_of
 from lpe_eval.report.folders.folder import Layout
+from lpe_eval.report.folders.long_perplexity import read_long_rows
 from lpe_eval.report.folders.ppl import LAYOUT, Run, read_run
-from lpe_eval.report.frames import csv_bytes, read_bytes, typed_frame
+from lpe_eval.report.frames import UNFIT, csv_bytes, read_bytes, typed_frame
 from lpe_eval.report.gate.damage import refuse_damaged_run
+from lpe_eval.report.gate.effective_length import length_rows
 from lpe_eval.report.gate.joining import Judged, judged_rows
 from lpe_eval.report.kind import Found, Kind
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_protocols, sources_of_text
+from lpe_eval.report.tables.far_context import effective_cells, effective_sentences, fit_table
+from lpe_eval.report.tables.long_perplexity import long_tables, told_key_tokens
 from lpe_eval.report.tables.ppl import perplexity_table
 from lpe_eval.report.tables.provenance import corpus, several
 from lpe_eval.report.tables.regret import regret_tables
@@ -61,6 +67,7 @@ class Perplexity(Kind):
             ("protocols", ", ".join(_protocol(each) for each in spec.get("protocols", []))),
             ("lengths", several(spec.get("lengths", []))),
             ("text budget", f"{spec.get('max_tokens', 0):,} tokens at every length{_selected(known)}"),
+            ("key tokens", told_key_tokens(spec.get("key_tokens"), spec.get("lengths", []))),
             ("windows", f"BOS {spec.get('bos')}, tail {spec.get('tail')}, {'' if spec.get('pack') else 'not '}packed"),
         ]
 
@@ -69,15 +76,21 @@ class Perplexity(Kind):
         if not found.rows:
             return []
         several_tokenizers = n_tokenizers([found.provenance])
-        if several_tokenizers < 2:
-            return [perplexity_table(found.rows), *regret_tables(found.rows)]
-        # A token of one model is not one of another, so losses per token have no common unit.
-        sentence = (
-            f"the models have {several_tokenizers} different tokenizers, so perplexity per token does not compare "
-            "between them; the table shows bits per byte of text, and rows.csv has both"
-        )
-        shown = perplexity_table(found.rows, "bits_per_byte")
-        return [shown._replace(below=[*shown.below, sentence]), *regret_tables(found.rows)]
+        effective = _where_possible(found, lambda run: effective_rows(sweeps_of(run)))
+        metric = "perplexity" if several_tokenizers < 2 else "bits_per_byte"
+        shown = perplexity_table(found.rows, metric, effective_cells(effective))
+        below = [*shown.below, *(effective_sentences(effective) if effective else [])]
+        if several_tokenizers > 1:
+            # A token of one model is not one of another, so losses per token have no common unit.
+            below.append(
+                f"the models have {several_tokenizers} different tokenizers, so perplexity per token does not compare "
+                "between them; the table shows bits per byte of text, and rows.csv has both"
+            )
+        return [shown._replace(below=below), *regret_tables(found.rows), *long_tables(read_long_rows(found.path))]
+
+    @classmethod
+    def details(cls, found: Found) -> list[Table]:
+        return fit_table(_where_possible(found, fit_rows))
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
@@ -88,7 +101,7 @@ class Perplexity(Kind):
         run = read_run(found.path)
         judged = judged_rows(run, source)
         refuse_damaged_run(run, judged, source)
-        return judged
+        return [*judged, *length_rows(run, source)]
 
     @classmethod
     def sources(cls, found: Found) -> Iterator[Source]:
@@ -97,11 +110,19 @@ class Perplexity(Kind):
         yield from sources_of_protocols(found.spec)
 
 
+def _where_possible(found: Found, make: Callable[[Run], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What is derived from the tables of a run; nothing where no more than its rows is there, or they are damaged."""
+    try:
+        return list(make(read_run(found.path)))
+    except (OutputError, *UNFIT):
+        return []
+
+
 def _drawn(found: Found) -> Run:
     """The run of a folder with the models of its rows, which may have been chosen."""
     run, models = read_run(found.path), [row["model"] for row in found.rows]
-    rows, by_position = (frame[frame["model"].isin(models)] for frame in (run.rows, run.by_position))
-    return run._replace(rows=rows, by_position=by_position)
+    kept = [frame[frame["model"].isin(models)] for frame in (run.rows, run.by_document, run.by_position)]
+    return run._replace(rows=kept[0], by_document=kept[1], by_position=kept[2])
 
 
 def _task(spec: Mapping[str, Any], known: Mapping[str, Any]) -> str:

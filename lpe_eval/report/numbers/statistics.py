@@ -22,37 +22,30 @@ Choices:
       its own replicates.
     * A replicate is seeded from the cell's key and the seed alone, and units are sorted first, so
       neither the order of cells nor that of blocks changes a bit.
+
+How units are made and drawn stands in `resampling.py`.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from lpe_eval import table
-from lpe_eval.report.numbers.student import expansion
+from lpe_eval.report.numbers.resampling import MIN_DOCUMENTS as MIN_DOCUMENTS
+from lpe_eval.report.numbers.resampling import (
+    UNKNOWN,
+    Uncertainty,
+    by_text,
+    generator,
+    resample,
+    spread,
+    units_of,
+)
 from lpe_eval.table import BlockSum, Measurement
 
-MIN_DOCUMENTS = 8
-"""Fewest documents that are resampled as wholes: from here on the interval covers about 94 %
-(simulated, 1000 replicates); its ends are then the 6th replicate from either side, while with
-fewer they run into the most extreme ones (2nd or 3rd at 6 documents, 1st at 5, covering 92 %)."""
-
-_RESAMPLED_AT_ONCE = 2**20
 _NAN = float("nan")
-
-
-class Uncertainty(NamedTuple):
-    """A standard error, a 95 % interval, and how both were made."""
-
-    stderr: float
-    low: float
-    high: float
-    method: str
 
 
 class PairedDifference(NamedTuple):
@@ -75,9 +68,6 @@ class PairedDifference(NamedTuple):
     units: int = 0
 
 
-_UNKNOWN = Uncertainty(_NAN, _NAN, _NAN, "none")
-
-
 def summarise(measurement: Measurement, run: str, seed: int, replicates: int = 1000) -> list[dict]:
     """The rows of one cell, one for each metric, with every column of `table.ROWS` in its order.
 
@@ -93,12 +83,12 @@ def summarise(measurement: Measurement, run: str, seed: int, replicates: int = 1
     n_tokens = sum(block.n_tokens for block in blocks)
     n_nonfinite = sum(block.n_nonfinite for block in blocks)
     status, note = _status(measurement, n_tokens, n_nonfinite)
-    values, uncertainties = dict.fromkeys(table.METRICS, _NAN), dict.fromkeys(table.METRICS, _UNKNOWN)
+    values, uncertainties = dict.fromkeys(table.METRICS, _NAN), dict.fromkeys(table.METRICS, UNKNOWN)
     if status in ("ok", "error"):
         nats = _total([block.nll_nats for block in blocks], n_nonfinite)
         values = loss_metrics(nats, n_tokens, sum(block.n_bytes for block in blocks))
     if status == "ok":
-        uncertainties = _uncertainties(blocks, _generator([*measurement.key, seed]), replicates)
+        uncertainties = _uncertainties(blocks, generator([*measurement.key, seed]), replicates)
 
     facts, key = measurement.facts, measurement.key
     shared = {
@@ -148,22 +138,22 @@ def paired_difference(
     Both sides are resampled together, so what makes a document easy or hard for both cancels.
     Where the two scored unlike numbers of targets in a block, each side is divided by its own.
     """
-    a, b = _by_text(blocks_a), _by_text(blocks_b)
+    a, b = by_text(blocks_a), by_text(blocks_b)
     common = {key: (*a[key], *b[key]) for key in a.keys() & b.keys()}
     larger = max(sum(n for _, n in a.values()), sum(n for _, n in b.values()))
     share = sum(min(n_a, n_b) for _, n_a, _, n_b in common.values()) / larger if larger else 0.0
     if not common:
-        return PairedDifference(_NAN, *_UNKNOWN, share)
+        return PairedDifference(_NAN, *UNKNOWN, share)
 
     nll_a, n_a, nll_b, n_b = (_sum(column) for column in zip(*common.values(), strict=True))
     difference = nll_a / n_a - nll_b / n_b
     if not math.isfinite(difference):
-        return PairedDifference(difference, *_UNKNOWN, share)
-    units, noun = _units(common)
+        return PairedDifference(difference, *UNKNOWN, share)
+    units, noun = units_of(common)
     if len(units) < 2:
-        return PairedDifference(difference, *_UNKNOWN, share, 1)
-    sums = _resample(units, _generator(["paired", seed]), replicates)
-    found = _spread(sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3], len(units), noun)
+        return PairedDifference(difference, *UNKNOWN, share, 1)
+    sums = resample(units, generator(["paired", seed]), replicates)
+    found = spread(sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3], len(units), noun)
     worth = units[:, 3].sum() ** 2 / (units[:, 3] ** 2).sum()
     return PairedDifference(difference, *found, share, max(2, round(worth)))
 
@@ -226,71 +216,12 @@ def _uncertainties(blocks: list[BlockSum], rng: np.random.Generator, replicates:
         key = (block.digest, block.document, block.block)
         own = (block.nll_nats, float(block.n_tokens), float(block.n_bytes))
         sums[key] = tuple(map(sum, zip(sums[key], own, strict=True))) if key in sums else own
-    units, noun = _units(sums)
+    units, noun = units_of(sums)
     if len(units) < 2:
-        return dict.fromkeys(table.METRICS, _UNKNOWN)
-    nats, tokens, n_bytes = _resample(units, rng, replicates).T
+        return dict.fromkeys(table.METRICS, UNKNOWN)
+    nats, tokens, n_bytes = resample(units, rng, replicates).T
     mean = nats / tokens
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         found = {"nll_nats": mean, "perplexity": np.exp(mean), "bits_per_byte": nats / math.log(2) / n_bytes}
-    spread = {metric: _spread(values, len(units), noun) for metric, values in found.items()}
-    return spread if n_bytes.any() else {**spread, "bits_per_byte": _UNKNOWN}
-
-
-def _by_text(blocks: Iterable[BlockSum]) -> dict[tuple[str, str, int], tuple[float, float]]:
-    found: dict[tuple[str, str, int], tuple[float, float]] = {}
-    for block in blocks:
-        if block.n_tokens > 0:
-            key = (block.digest, "", block.block)
-            nats, tokens = found.get(key, (0.0, 0.0))
-            nats = _NAN if block.n_nonfinite and math.isfinite(block.nll_nats) else nats + block.nll_nats
-            found[key] = (nats, tokens + block.n_tokens)
-    return found
-
-
-def _units(sums: dict[tuple[str, str, int], tuple[float, ...]]) -> tuple[Float[np.ndarray, "u c"], str]:
-    """The rows that are resampled, one a document or one a block, and which of the two."""
-    ordered = sorted(sums)
-    values = np.array([sums[key] for key in ordered], dtype=np.float64)
-    documents = {document: place for place, document in enumerate(dict.fromkeys(key[:2] for key in ordered))}
-    if len(documents) < MIN_DOCUMENTS:
-        return values, "blocks"
-    units = np.zeros((len(documents), values.shape[1]))
-    np.add.at(units, [documents[key[:2]] for key in ordered], values)
-    return units, "documents"
-
-
-def _resample(units: Float[np.ndarray, "u c"], rng: np.random.Generator, replicates: int) -> Float[np.ndarray, "r c"]:
-    """Column sums over as many rows as there are, drawn with replacement, for each replicate."""
-    count = len(units)
-    at_once = max(1, _RESAMPLED_AT_ONCE // count)
-    parts = []
-    for start in range(0, replicates, at_once):
-        drawn = rng.integers(0, count, (min(at_once, replicates - start), count))
-        parts.append(units[drawn].sum(axis=1))
-    return np.concatenate(parts)
-
-
-def _spread(values: Float[np.ndarray, " r"], units: int, noun: str) -> Uncertainty:
-    replicates = len(values)
-    method = f"bootstrap-{noun}-{replicates}"
-    if np.isnan(values).any():
-        return Uncertainty(_NAN, _NAN, _NAN, method)
-    finite = bool(np.isfinite(values).all())
-    stderr = float(values.std(ddof=1)) * math.sqrt(units / (units - 1)) if finite else math.inf
-    ordered = np.sort(values)
-    low = max(math.ceil(_tail(units) * replicates) - 1, 0)
-    return Uncertainty(stderr, float(ordered[low]), float(ordered[replicates - 1 - low]), method)
-
-
-def _tail(units: int) -> float:
-    """Share of replicates below the expanded interval: Φ(-sqrt(u / (u - 1)) t), t Student's 97.5 % point."""
-    z, freedom = 1.959963984540054, units - 1
-    # Below 5 degrees of freedom the series is off, and the interval is the range of the replicates either way.
-    student = expansion(z, freedom)
-    return 0.5 * math.erfc(math.sqrt(units / freedom) * student / math.sqrt(2))
-
-
-def _generator(parts: list[str | int | None]) -> np.random.Generator:
-    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+    spreads = {metric: spread(values, len(units), noun) for metric, values in found.items()}
+    return spreads if n_bytes.any() else {**spreads, "bits_per_byte": UNKNOWN}

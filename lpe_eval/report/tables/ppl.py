@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lpe_eval.report.tables.far_context import EFFECTIVE_LENGTH
 from lpe_eval.report.tables.reasons import reasons
 from lpe_eval.screen import Cell, Column, Table, counted, missing, with_error, written
 from lpe_eval.table import OPTIMUM
@@ -18,13 +19,17 @@ class _Place(NamedTuple):
 
 
 def perplexity_table(
-    rows: Sequence[Mapping[str, Any]], metric: str = "perplexity", best_of: Callable[..., float] = min
+    rows: Sequence[Mapping[str, Any]],
+    metric: str = "perplexity",
+    lengths: Mapping[str, str] | None = None,
+    best_of: Callable[..., float] = min,
 ) -> Table:
     """The rows of one metric; the lowest value of a column is the best, that of the optimum apart.
 
     Args:
         rows: rows with the columns of `rows.csv`; missing is None, NaN or pandas' NA.
         metric: which.
+        lengths: by model, its effective length as it is written; None or empty leaves the column out.
         best_of: `max` where the highest is the best.
     """
     shown = _told_apart([row for row in rows if row["metric"] == metric])
@@ -44,11 +49,14 @@ def perplexity_table(
     for model in dict.fromkeys(model for model, _ in cells):
         first = next(row for (name, _), row in cells.items() if name == model)
         values = [_cell(cells.get((model, place)), best[place]) for place in places]
-        lines.append([model, *(written(first[name]) for name, _ in _DESCRIPTORS), *values])
-    columns = [Column("model"), *(Column(title) for _, title in _DESCRIPTORS)]
+        described = [written(first[name]) for name, _ in _DESCRIPTORS]
+        described += [lengths.get(str(first.get("named", model)), "-")] if lengths else []
+        lines.append([model, *described, *values])
+    heads = [title for _, title in _DESCRIPTORS] + ([EFFECTIVE_LENGTH] if lengths else [])
+    columns = [Column("model"), *(Column(title) for title in heads)]
     columns += [Column(str(place.length), place.protocol, number=True) for place in places]
     below = [*reasons(shown, ("protocol", "length")), caption(shown, metric)]
-    return Table("", columns, lines, kept=1, described=len(_DESCRIPTORS), below=below)
+    return Table("", columns, lines, kept=1, described=len(heads), below=below)
 
 
 def caption(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
@@ -72,7 +80,10 @@ def _told_apart(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if len({(row["model"], row["protocol"], row["length"]) for row in rows}) == len(rows):
             break
         if len({str(row[column]) for row in rows}) > 1:
-            rows = [{**row, "model": f"{row['model']} ({written(row[column])})"} for row in rows]
+            rows = [
+                {**row, "model": f"{row['model']} ({written(row[column])})", "named": row.get("named", row["model"])}
+                for row in rows
+            ]
     return rows
 
 

@@ -22,7 +22,7 @@ def regret_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     shares = [row for row in rows if row["metric"] == GAIN_SHARE]
     if shares:
         below = f"what a model gained over what the optimum gained from {_from(shares)}: 1 is all of it, 0 is nothing"
-        shown = perplexity_table(shares, GAIN_SHARE, max)
+        shown = perplexity_table(shares, GAIN_SHARE, best_of=max)
         found.append(shown._replace(title="share", below=[f"{below}; bold is the highest of its column"]))
     return found
 
