@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lpe_eval.cli.app import MEASURE, Device, Overwrite, Quiet, app
+from lpe_eval.cli.models import encoders
 from lpe_eval.cli.running import run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
@@ -30,7 +31,7 @@ def che(
             "--model",
             "-m",
             help="Score a folder of encoders, all those that a --train left in its folder, or a released one by its "
-            "name. Repeat it for several. Default: the released ones.",
+            "name. Repeat it for several; all: every released one. Default: the released ones.",
         ),
     ] = None,
     tasks: Annotated[str, typer.Option(help="Problems with commas, or all.")] = "all",
@@ -95,10 +96,10 @@ def che(
 
 def _checkpoints(given: list[str] | None, fields: dict[str, Any]) -> dict[str, Any]:
     """The models to score; of the released ones, unless the user says otherwise, few lengths and strings."""
-    from lpe_eval.spec.che_checkpoint import released_encoders
+    from lpe_eval.spec.released import released_encoders
 
     if given:
-        return {"models": given}
+        return {"models": encoders(given)}
     released = released_encoders()
     if not released:
         raise SpecError(

@@ -112,12 +112,15 @@ def _callback(kind: type["Kind"], fields: "dict[str, FieldInfo]") -> Callable[..
 
 def _value(name: str, field: "FieldInfo", texts: list[str]) -> Any:
     """What was typed: several values for a field that holds several, else one, read as YAML reads it."""
+    from lpe_eval.cli.models import language_models
     from lpe_eval.errors import SpecError
     from lpe_eval.plain import Unreadable, yaml_of
     from lpe_eval.spec.ppl_spec import parse_lengths
 
     if name == "lengths":
         return parse_lengths(",".join(texts))
+    if name == "models":
+        return language_models(part.strip() for text in texts for part in text.split(",") if part.strip())
     flag = f"--{name.replace('_', '-')}"
     try:
         values = [yaml_of(part) for text in texts for part in text.split(",") if part.strip()]

@@ -1,7 +1,7 @@
 """`lpe-eval ppl`: perplexity at several lengths."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from lpe_eval.cli.app import (
     TrustRemoteCode,
     app,
 )
+from lpe_eval.cli.models import default_models, language_models
 from lpe_eval.cli.running import run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
@@ -158,7 +159,7 @@ def ppl(
         changes = {key: value for key, value in spelled.items() if value is not None}
         longest = max(changes.get("lengths", chosen.lengths))
         changes |= {
-            "models": _found(model) if model else _released("measured"),
+            "models": language_models(model) if model else default_models(),
             "max_tokens": max_tokens
             if max_tokens is not None
             else max(chosen.max_tokens, 9 * max(longest, 0) // 2 + 3),
@@ -188,15 +189,6 @@ def ppl(
         run_spec(spec, out, overwrite, quiet, baseline or ())
 
 
-def _released(which: Literal["measured", "all"]) -> list[str]:
-    from lpe_eval.spec.released import measured_names, released_names
-
-    names = measured_names() if which == "measured" else released_names()
-    if not names:
-        raise SpecError("no checkpoint ships with this installation; name one with -m")
-    return names
-
-
 def _corpus(data: str | None, flags: dict[str, Any], of_task: dict[str, Any]) -> dict[str, Any] | None:
     from lpe_eval.spec.corpus_spec import CorpusSpec
 
@@ -219,28 +211,3 @@ def _whole(flag: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise SpecError(f"{flag}: {text!r} is neither a whole number nor auto") from None
-
-
-def _found(models: list[str]) -> list[str]:
-    """The models, with `all` and every pattern such as `steps/*`, which a shell leaves alone in quotes, spelled out.
-
-    Raises:
-        SpecError: a pattern matches nothing.
-    """
-    from glob import glob
-
-    from lpe_eval.errors import SpecError
-
-    found: list[str] = []
-    for each in models:
-        if each == "all":
-            found += _released("all")
-            continue
-        if not set(each) & set("*[") or ":" in each or "=" in each or Path(each).exists():
-            found.append(each)
-            continue
-        matches = sorted(glob(str(Path(each).expanduser())))  # noqa: PTH207, since the pattern may begin at the root
-        if not matches:
-            raise SpecError(f"-m {each}: no file or folder here matches this pattern")
-        found += matches
-    return found

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lpe_eval.cli.app import MEASURE, Overwrite, Quiet, app
+from lpe_eval.cli.models import encoders, language_models
 from lpe_eval.cli.running import run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
@@ -31,5 +32,7 @@ def run(
         name = raw.get("kind")
         if not isinstance(name, str) or name not in KINDS.names():
             raise SpecError(f"{spec}: kind must be one of {', '.join(KINDS.names())}, not {name!r}")
+        if isinstance(raw.get("models"), list) and all(isinstance(each, str) for each in raw["models"]):
+            raw["models"] = (encoders if name == "che" else language_models)(raw["models"])
         parsed = parse_spec(raw, KINDS.load(name).spec, str(spec))
         run_spec(parsed, out, overwrite, quiet, device=device, jobs=jobs)

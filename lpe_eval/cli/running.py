@@ -1,5 +1,6 @@
 """How a spec of any kind becomes a run on the screen: run, shown, compared, and ended with the right exit code."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,9 @@ def run_spec(
         console.show(table)
     for sentence in outcome.notes:
         tell(sentence)
+    if found.kind.worse_is and not opened:
+        place = shlex.quote(str(outcome.folder))
+        tell(f"next: lpe-eval show {place}, or keep it as a baseline: lpe-eval compare {place} --bless NAME")
     if opened:
         end_with(compare.compare(outcome.folder, opened, compare.Rules()))
     if outcome.failed:

@@ -215,13 +215,18 @@ def test_systems_and_versions_are_classified():
         assert each in classified
 
 
-WHAT = ["encodings", "tasks", "corpora", "formats", "attentions", "kinds", "columns"]
+WHAT = [
+    "encodings", "checkpoints", "encoders", "tasks", "problems", "protocols", "corpora", "tokenizers", "formats",
+    "attentions", "baselines", "kinds", "fields", "columns",
+]  # fmt: skip
 
 
 def test_lists_need_no_torch():
     code = (
         "import sys; from typer.testing import CliRunner; from lpe_eval.cli import app\n"
         f"for what in {WHAT}: assert CliRunner().invoke(app, ['list', what]).exit_code == 0, what\n"
+        "for rest in [], ['tasks', 'pg19'], ['fields', 'ppl'], ['fields', 'che']:\n"
+        "    assert CliRunner().invoke(app, ['list', *rest]).exit_code == 0, rest\n"
         "print([m for m in ('torch', 'pandas', 'matplotlib', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
