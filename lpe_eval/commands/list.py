@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from lpe_eval import table
-from lpe_eval.commands.list_fields import field_tables, kinds_with_fields
 from lpe_eval.errors import SpecError, UnknownName
 from lpe_eval.plain import Unreadable, json_of, read_plain, yaml_of
 from lpe_eval.registry import ATTENTIONS, CHECKPOINTS, CORPORA, ENCODINGS, KINDS, PROBLEMS, TOKENIZERS, Room
@@ -19,6 +18,8 @@ from lpe_eval.screen import Table, listing
 from lpe_eval.spec.che_spec import read_protocol
 from lpe_eval.spec.che_task import read_problem_task
 from lpe_eval.spec.encoding_spec import EncodingSpec
+from lpe_eval.spec.fields import fields_of, sentence_of, specs_inside
+from lpe_eval.spec.kinds_of_spec import FILES, spec_of
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.spec.released import (
     BASELINES,
@@ -80,7 +81,7 @@ def details(what: str, name: str) -> list[Table]:
     """
     found = _listing(what)
     if what == "fields":
-        return field_tables(name)
+        return _fields(name)
     own = [row for row in found.rows() if _spelled(row[0]) == _spelled(name)]
     if not own:
         noun = "corpus" if what == "corpora" else what.removesuffix("s")
@@ -110,8 +111,6 @@ def _encodings() -> Rows:
 
 
 def _encoding(name: str, facts: Sequence[tuple[str, str]]) -> list[Table]:
-    from lpe_eval.spec.fields import fields_of
-
     member: Any = ENCODINGS.load(name)
     told = (sys.modules[member.__module__].__doc__ or "").strip()
     options = [(each.name, each.type, each.default or "required") for each in fields_of(member.Options)]
@@ -171,6 +170,22 @@ def _baselines() -> Rows:
         models = spec.get("models") or spec.get("encodings") or []
         rows.append((name, _kind(places[0]), f"{len(models)} models", "here" if own else "ships with lpe-eval"))
     return rows
+
+
+def _kinds_with_fields() -> Rows:
+    """A row for each kind of run that a spec can say, and for each file that is no run."""
+    specs = [(name, spec_of(name)) for name in [*KINDS.names(), *FILES]]
+    return [(name, sentence_of(spec).partition("\n")[0], str(len(spec.model_fields))) for name, spec in specs]
+
+
+def _fields(name: str) -> list[Table]:
+    """The fields of one spec, and of the specs that stand in them."""
+    spec, tables = spec_of(name), []
+    for each in [spec, *specs_inside(spec)]:
+        rows = [(field.name, field.type, field.default or "required", field.meaning) for field in fields_of(each)]
+        found = listing(name if each is spec else each.__name__, ("name", "type", "default", "meaning"), rows)
+        tables.append(found._replace(below=sentence_of(each).split("\n")))
+    return tables
 
 
 def _kind(place: Path) -> str:
@@ -273,7 +288,7 @@ _LISTINGS: dict[str, _Listing] = {
         "what runs are compared with: compare --baseline NAME", ("name", "kind", "holds", "where"), _baselines
     ),
     "kinds": _Listing("kinds of runs", _NAME, _members(KINDS)),
-    "fields": _Listing("what a spec may say: list fields ppl", ("name", "what it is", "fields"), kinds_with_fields),
+    "fields": _Listing("what a spec may say: list fields ppl", ("name", "what it is", "fields"), _kinds_with_fields),
     "columns": _Listing(
         "columns of the tables that runs leave", ("name", "unit", "meaning", "tables (* where it tells rows apart)"),
         _columns,
