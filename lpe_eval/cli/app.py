@@ -12,8 +12,10 @@ MEASURE, MAKE, READ = "Measure", "Train", "Read"
 app = typer.Typer(
     cls=Commands,
     help="What happens to a language model when the text gets longer than it was trained on?",
-    epilog="Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, "
+    epilog="Begin with lpe-eval ppl, which needs nothing else; lpe-eval COMMAND --help has examples.\n\n"
+    "Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, "
     "5 inconclusive comparison, 130 interrupted.",
+    rich_markup_mode="rich",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Every flag may be typed with underscores as well.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_origin
 import typer
 from typer.core import TyperGroup
 
+from lpe_eval.cli.help_pages import laid_out
 from lpe_eval.registry import KINDS
 from lpe_eval.screen import visible
 
@@ -46,10 +47,7 @@ class Commands(TyperGroup):
         found: Any = super().get_command(ctx, cmd_name)
         if found is None and cmd_name in self.list_commands(ctx):
             found = _derived(KINDS.load(cmd_name))
-        if found is not None and found.help:
-            # typer keeps the line ends of a docstring, which belong to the width of a source file.
-            found.help = "\n\n".join(" ".join(each.split()) for each in found.help.split("\n\n"))
-        return found
+        return found if found is None else laid_out(found, cmd_name, ctx)
 
 
 @contextmanager
@@ -64,8 +62,11 @@ def _printable() -> Iterator[None]:
 
 def _derived(kind: type["Kind"]) -> Any:
     """The command of a kind, as typer makes one of a function with these parameters."""
+    from lpe_eval.spec.fields import fields_of
+
     fields = {name: field for name, field in kind.spec.model_fields.items() if name != "kind"}
-    typed: dict[str, Any] = {name: _flag(name, field) for name, field in fields.items()}
+    meanings = {each.name: each.meaning for each in fields_of(kind.spec)}
+    typed: dict[str, Any] = {name: _flag(name, field, meanings.get(name, "")) for name, field in fields.items()}
     typed |= {
         "out": Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results, used exactly.")],
         "overwrite": Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")],
@@ -87,8 +88,7 @@ def _derived(kind: type["Kind"]) -> Any:
     return typer.main.get_command(alone)
 
 
-def _flag(name: str, field: "FieldInfo") -> Any:
-    text = field.description or ""
+def _flag(name: str, field: "FieldInfo", text: str) -> Any:
     if not field.is_required():
         text = f"{text} Default: {field.get_default(call_default_factory=True)}.".strip()
     # Models are typed as everywhere; several values with commas, or the flag again.
