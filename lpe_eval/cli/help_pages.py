@@ -31,6 +31,7 @@ _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
         "A new baseline": ("bless", "overwrite"),
     },
     "convert": {"Checkpoint": ("dtype", "tokenizer", "as_published"), _OUTPUT: ("overwrite",)},
+    "show": {_OUTPUT: ("cite", "spec")},
     "speed": {
         "What is timed": ("encoding", "lengths", "mode", "rounds", "batch_tokens"),
         "Model": _SHAPE,
@@ -149,8 +150,8 @@ def laid_out(command: Any, name: str, ctx: Any) -> Any:
             each.help = _as_written(each.help)
         if each.param_type_name == "option":
             each.rich_help_panel = places.get(each.name, _ELSE)
-    # Headings are shown in the order in which flags come; arguments have none and stay in front.
-    command.params.sort(key=lambda each: order.index(getattr(each, "rich_help_panel", None) or order[0]))
+    # Headings are shown in the order in which flags come. Arguments stay in front.
+    command.params.sort(key=lambda each: order.index(each.rich_help_panel) if each.param_type_name == "option" else -1)
     of_help = command.get_help_option(ctx)
     if of_help is not None:
         of_help.rich_help_panel = _OUTPUT
