@@ -11,11 +11,13 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lpe_eval.errors import SpecError, UnknownName
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _PACKAGE_ROOT = Path(__file__).parent
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError,
@@ -87,7 +89,7 @@ class Room:
     def _own(self) -> tuple[str, ...]:
         return _files(self.package)
 
-    def _points(self) -> tuple[metadata.EntryPoint, ...]:
+    def _points(self) -> "tuple[EntryPoint, ...]":
         return _entry_points(self.group)
 
     def _public_class(self, module_name: str) -> type:
@@ -102,7 +104,7 @@ class Room:
         return found[0]
 
 
-def _loaded(point: metadata.EntryPoint, noun: str, name: str) -> Any:
+def _loaded(point: "EntryPoint", noun: str, name: str) -> Any:
     try:
         return point.load()
     except _FAILURES as error:
@@ -119,7 +121,10 @@ def _folder(package: str) -> Path:
 
 
 @functools.cache
-def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+def _entry_points(group: str) -> "tuple[EntryPoint, ...]":
+    # Its import costs more than a help page may.
+    from importlib import metadata
+
     return tuple(metadata.entry_points(group=group))
 
 

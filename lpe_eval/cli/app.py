@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.derived import Commands
 
 MEASURE, MAKE, READ = "Measure", "Train", "Read"
@@ -46,7 +47,29 @@ def _before_every_command(
 
 
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; auto takes CUDA where there is one, else the CPU.")
+    str,
+    typer.Option(
+        help="cpu, cuda, cuda:1, mps, ...; auto takes CUDA where there is one, else the CPU.",
+        autocompletion=completion.devices,
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16, float16; auto is float32 on a CPU, bfloat16 on CUDA.",
+        autocompletion=completion.precisions,
+    ),
+]
+Attention = Annotated[
+    str,
+    typer.Option(help="An attention path from `list attentions`, or auto.", autocompletion=completion.attentions),
+]
+Baseline = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Then compare with this baseline, or with the run at ./PATH, and end as `compare` does.",
+        autocompletion=completion.baselines,
+    ),
 ]
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same command, the same bits on CUDA too; some models get slower.")
@@ -54,7 +77,11 @@ Deterministic = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")]
 TokenizerName = Annotated[
-    str | None, typer.Option(help="For every model, instead of its own: bytes, char:FILE, hf:PATH, bpe:FILES.")
+    str | None,
+    typer.Option(
+        help="For every model, instead of its own: bytes, char:FILE, hf:PATH, bpe:FILES.",
+        autocompletion=completion.tokenizers,
+    ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a model on the Hub.")]
 TrustRemoteCode = Annotated[

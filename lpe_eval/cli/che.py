@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lpe_eval.cli.app import MEASURE, Device, Overwrite, Quiet, app
+from lpe_eval.cli import completion
+from lpe_eval.cli.app import MEASURE, Baseline, Device, Overwrite, Quiet, app
 from lpe_eval.cli.models import encoders
 from lpe_eval.cli.running import run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
@@ -20,10 +21,17 @@ def che(
     train: Annotated[bool, typer.Option("--train", help="Train encoders with --encoding, then score them.")] = False,
     encoding: Annotated[
         list[str] | None,
-        typer.Option(help="What to train, from `list encodings`: rope,dape(kerple_log). Commas, or repeat it."),
+        typer.Option(
+            help="What to train, from `list encodings`: rope,dape(kerple_log). Commas, or repeat it.",
+            autocompletion=completion.encodings,
+        ),
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="How to train and test: deepmind, dape, quick, smoke, or a YAML file.")
+        str | None,
+        typer.Option(
+            help="How to train and test: deepmind, dape, quick, smoke, or a YAML file.",
+            autocompletion=completion.trainings,
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -32,9 +40,12 @@ def che(
             "-m",
             help="Score a folder of encoders, all those that a --train left in its folder, or a released one by its "
             "name. Repeat it for several; all: every released one. Default: the released ones.",
+            autocompletion=completion.encoders,
         ),
     ] = None,
-    tasks: Annotated[str, typer.Option(help="Problems with commas, or all.")] = "all",
+    tasks: Annotated[
+        str, typer.Option(help="Problems with commas, or all.", autocompletion=completion.problems)
+    ] = "all",
     lengths: Annotated[
         str | None, typer.Option(help="Input lengths to score: 40,41,100 or 50:500:+50. Default: the protocol's.")
     ] = None,
@@ -55,10 +66,7 @@ def che(
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-    baseline: Annotated[
-        list[str] | None,
-        typer.Option(help="Then compare with this baseline, or with the run at ./PATH, and end as `compare` does."),
-    ] = None,
+    baseline: Baseline = None,
 ) -> None:
     """Train and score encoders on fifteen algorithmic problems, at lengths beyond those of training.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_origin
 import typer
 from typer.core import TyperGroup
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.help_pages import laid_out
 from lpe_eval.registry import KINDS
 from lpe_eval.screen import visible
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from lpe_eval.report.kind import Kind
 
 
+_OFFERED: dict[str, completion.Completer] = {
+    "models": completion.models, "device": completion.devices, "dtype": completion.precisions,
+    "attention": completion.attentions, "task": completion.tasks, "data": completion.corpora,
+    "tokenizer": completion.tokenizers, "encodings": completion.encodings,
+}  # fmt: skip
+"""What a shell is offered behind flags of these names."""
 _DEFAULTS = {"overwrite": False, "quiet": False}
 _UsageError: Any = typer.BadParameter.__bases__[0]
 """Of click, whose copy inside typer has no public name."""
@@ -39,6 +46,11 @@ class Commands(TyperGroup):
         with _printable():
             return super().make_context(*given, **more)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            _take_as_typed(self, ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         with _printable():
             return super().invoke(ctx)
@@ -47,7 +59,22 @@ class Commands(TyperGroup):
         found: Any = super().get_command(ctx, cmd_name)
         if found is None and cmd_name in self.list_commands(ctx):
             found = _derived(KINDS.load(cmd_name))
+        if found is not None and ctx.resilient_parsing:
+            _take_as_typed(found, ctx)
+            return found
         return found if found is None else laid_out(found, cmd_name, ctx)
+
+
+def _take_as_typed(command: Any, ctx: Any) -> None:
+    """While a shell waits for names, values stay as they were typed, and names are all that is told.
+
+    typer would import pydantic to check a value, and rich for each description, which it folds at the width of the
+    terminal; a shell would take each line for one more name.
+    """
+    command.help = None
+    for parameter in command.get_params(ctx):
+        parameter.process_value = lambda ctx, value: value
+        parameter.help = None
 
 
 @contextmanager
@@ -72,7 +99,10 @@ def _derived(kind: type["Kind"]) -> Any:
         "overwrite": Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")],
         "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")],
         "baseline": Annotated[
-            list[str] | None, typer.Option(help="Then compare with this baseline, or with the run at ./PATH.")
+            list[str] | None,
+            typer.Option(
+                help="Then compare with this baseline, or with the run at ./PATH.", autocompletion=completion.baselines
+            ),
         ],
     }
     command = _callback(kind, fields)
@@ -93,7 +123,7 @@ def _flag(name: str, field: "FieldInfo", text: str) -> Any:
         text = f"{text} Default: {field.get_default(call_default_factory=True)}.".strip()
     # Models are typed as everywhere; several values with commas, or the flag again.
     flags = ["--model", "-m"] if name == "models" else [f"--{name.replace('_', '-')}"]
-    return Annotated[list[str] | None, typer.Option(*flags, help=text)]
+    return Annotated[list[str] | None, typer.Option(*flags, help=text, autocompletion=_OFFERED.get(name))]
 
 
 def _callback(kind: type["Kind"], fields: "dict[str, FieldInfo]") -> Callable[..., None]:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import (
     READ,
     AsPublished,
@@ -21,8 +22,12 @@ from lpe_eval.cli.sentences import sentence_for_errors
 
 @app.command(rich_help_panel=READ)
 def inspect(
-    checkpoint: Annotated[str, typer.Argument(help="As `ppl -m` takes it; all: every released one.")],
-    task: Annotated[str, typer.Option(help="The task whose windows are counted.")] = "python-stdlib",
+    checkpoint: Annotated[
+        str, typer.Argument(help="As `ppl -m` takes it; all: every released one.", autocompletion=completion.models)
+    ],
+    task: Annotated[
+        str, typer.Option(help="The task whose windows are counted.", autocompletion=completion.tasks)
+    ] = "python-stdlib",
     tokenizer: TokenizerName = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,

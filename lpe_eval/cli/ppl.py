@@ -5,11 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import (
     MEASURE,
     AsPublished,
+    Attention,
+    Baseline,
     Deterministic,
     Device,
+    Dtype,
     Overwrite,
     Quiet,
     Remap,
@@ -40,6 +44,7 @@ def ppl(
             help="A released checkpoint (alibi), a folder, or an address behind a format's prefix (hf:org/name, "
             "neox:DIR, fairseq:FILE, py:FILE.py:make). Repeat it for several; NAME=... renames. "
             "all: every released checkpoint. Default: one of each kind.",
+            autocompletion=completion.models,
         ),
     ] = None,
     lengths: Annotated[
@@ -47,14 +52,20 @@ def ppl(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="nonoverlap, sliding, last, anchored; several with commas. Default: nonoverlap,sliding."),
+        typer.Option(
+            help="nonoverlap, sliding, last, anchored; several with commas. Default: nonoverlap,sliding.",
+            autocompletion=completion.cutting,
+        ),
     ] = None,
     stride: Annotated[
         str | None, typer.Option(help="sliding: tokens from one window to the next. Default: L/2, half of each length.")
     ] = None,
     last_k: Annotated[int | None, typer.Option(help="last, anchored: targets scored at the end of a window.")] = None,
     task: Annotated[
-        str, typer.Option(help="What is measured: a name from `list tasks`, or a YAML file.")
+        str,
+        typer.Option(
+            help="What is measured: a name from `list tasks`, or a YAML file.", autocompletion=completion.tasks
+        ),
     ] = "python-stdlib",
     data: Annotated[
         str | None,
@@ -63,6 +74,7 @@ def ppl(
             "-d",
             help="Other text than the task's: a .txt, .jsonl, .parquet, .arrow or .bin file, a folder, "
             "hub:org/name[@revision], or python-stdlib.",
+            autocompletion=completion.corpora,
         ),
     ] = None,
     split: Annotated[
@@ -82,17 +94,20 @@ def ppl(
             help="Tokens of text measured at every length. Default: the task's, and at least 4.5 longest windows."
         ),
     ] = None,
-    bos: Annotated[str | None, typer.Option(help="auto, always, first-window or never.")] = None,
+    bos: Annotated[
+        str | None, typer.Option(help="auto, always, first-window or never.", autocompletion=completion.bos)
+    ] = None,
     pack: Annotated[bool, typer.Option("--pack", help="Join documents into one stream, as some papers do.")] = False,
-    tail: Annotated[str | None, typer.Option(help="A document's last, shorter window: score or drop.")] = None,
+    tail: Annotated[
+        str | None,
+        typer.Option(help="A document's last, shorter window: score or drop.", autocompletion=completion.tails),
+    ] = None,
     batch_size: Annotated[
         str, typer.Option("--batch-size", "-b", help="Windows per batch, or auto. Changes speed, not values.")
     ] = "auto",
     device: Device = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16; auto is float32 on a CPU, bfloat16 on CUDA.")
-    ] = "auto",
-    attention: Annotated[str, typer.Option(help="An attention path from `list attentions`, or auto.")] = "auto",
+    dtype: Dtype = "auto",
+    attention: Attention = "auto",
     deterministic: Deterministic = False,
     tokenizer: TokenizerName = None,
     revision: Revision = None,
@@ -119,10 +134,7 @@ def ppl(
         bool, typer.Option("--dry-run", help="Print windows, tokens and an estimate; measure nothing.")
     ] = False,
     quiet: Quiet = False,
-    baseline: Annotated[
-        list[str] | None,
-        typer.Option(help="Then compare with this baseline, or with the run at ./PATH, and end as `compare` does."),
-    ] = None,
+    baseline: Baseline = None,
 ) -> None:
     """Measure perplexity at several lengths, as a table and a plot.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import MEASURE, Overwrite, Quiet, app
 from lpe_eval.cli.models import encoders, language_models
 from lpe_eval.cli.running import run_spec
@@ -17,7 +18,11 @@ def run(
     spec: Annotated[Path, typer.Argument(help="A spec.yaml: of an earlier run, or your own.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results, used exactly.")] = None,
     device: Annotated[
-        str, typer.Option(help="Of a training or a study; other specs name theirs. auto takes CUDA where there is one.")
+        str,
+        typer.Option(
+            help="Of a training or a study; other specs name theirs. auto takes CUDA where there is one.",
+            autocompletion=completion.devices,
+        ),
     ] = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Of a study: trainings at once.")] = None,
     overwrite: Overwrite = False,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import READ, app
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
@@ -12,7 +13,9 @@ from lpe_eval.errors import SpecError
 
 @app.command(rich_help_panel=READ)
 def show(
-    run: Annotated[Path, typer.Argument(help="Folder of a run of any kind, or of a baseline.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run of any kind, or of a baseline.", autocompletion=completion.runs)
+    ],
     cite: Annotated[
         bool, typer.Option("--cite", help="Only BibTeX of the methods, text and protocols used, and of this program.")
     ] = False,

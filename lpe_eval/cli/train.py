@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import MAKE, Deterministic, Device, Overwrite, Quiet, app
 from lpe_eval.cli.running import run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
@@ -21,7 +22,8 @@ def train(
         str,
         typer.Option(
             help="From `list encodings`: alibi, dape(kerple_log), or a schedule of layers such as "
-            "'rope[window=512]*3,none', which is repeated to the depth of the model."
+            "'rope[window=512]*3,none', which is repeated to the depth of the model.",
+            autocompletion=completion.encodings,
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Name in tables. Default: the encoding.")] = None,
@@ -33,10 +35,21 @@ def train(
         int | None, typer.Option(help="Steps in which the rate rises. Default: a tenth of the steps, at most 100.")
     ] = None,
     data: Annotated[
-        str, typer.Option("--data", "-d", "--corpus", help="Text with a train and a valid split, as `ppl --data`.")
+        str,
+        typer.Option(
+            "--data",
+            "-d",
+            "--corpus",
+            help="Text with a train and a valid split, as `ppl --data`.",
+            autocompletion=completion.corpora,
+        ),
     ] = "python-stdlib",
     tokenizer: Annotated[
-        str, typer.Option(help="bytes, char:FILE, hf:PATH, bpe:tokenizer.json; kept inside the checkpoint.")
+        str,
+        typer.Option(
+            help="bytes, char:FILE, hf:PATH, bpe:tokenizer.json; kept inside the checkpoint.",
+            autocompletion=completion.tokenizers,
+        ),
     ] = "bytes",
     width: Annotated[int, typer.Option(help="Model width.")] = 128,
     layers: Annotated[int, typer.Option(help="Number of layers.")] = 4,
