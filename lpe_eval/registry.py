@@ -73,18 +73,28 @@ class Room:
             UnknownName: no file and no entry point has that name.
             SpecError: an entry point cannot be imported, or the module has no such function.
         """
-        wanted = name.strip().replace("-", "_")
-        points = [point for point in self._points() if point.name.replace("-", "_") == wanted]
-        if wanted in self._own():
-            module = importlib.import_module(f"{self.package}.{wanted}")
-        elif points:
-            module = _loaded(points[0], self.noun, name)
-        else:
-            raise UnknownName(self.noun, name, self.names())
-        found = getattr(module, called, None)
+        found = getattr(self._module(name), called, None)
         if not callable(found):
             raise SpecError(f"the {self.noun} {name!r} has no function {called}")
         return found
+
+    def has(self, name: str, called: str) -> bool:
+        """Whether the member's module has the function `called`.
+
+        Raises:
+            UnknownName: no file and no entry point has that name.
+            SpecError: an entry point cannot be imported.
+        """
+        return callable(getattr(self._module(name), called, None))
+
+    def _module(self, name: str) -> Any:
+        wanted = name.strip().replace("-", "_")
+        points = [point for point in self._points() if point.name.replace("-", "_") == wanted]
+        if wanted in self._own():
+            return importlib.import_module(f"{self.package}.{wanted}")
+        if points:
+            return _loaded(points[0], self.noun, name)
+        raise UnknownName(self.noun, name, self.names())
 
     def _own(self) -> tuple[str, ...]:
         return _files(self.package)

@@ -7,7 +7,7 @@ import typer
 from lpe_eval.cli import completion
 from lpe_eval.cli.derived import Commands
 
-MEASURE, MAKE, READ = "Measure", "Train", "Read"
+BEGIN, MEASURE, MAKE, READ = "Begin", "Measure", "Train", "Read"
 
 
 app = typer.Typer(
@@ -73,6 +73,9 @@ Baseline = Annotated[
 ]
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same command, the same bits on CUDA too; some models get slower.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and about how long it would take; write nothing.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")]

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from lpe_eval.cli import completion
-from lpe_eval.cli.app import MEASURE, Baseline, Device, Overwrite, Quiet, app
+from lpe_eval.cli.app import MEASURE, Baseline, Device, DryRun, Overwrite, Quiet, app
 from lpe_eval.cli.models import encoders
-from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
@@ -65,6 +65,7 @@ def che(
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/che-<id>."),
     ] = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     baseline: Baseline = None,
 ) -> None:
@@ -99,7 +100,11 @@ def che(
             fields["protocol"] = read_protocol(protocol or "quick").model_dump(mode="json")
         else:
             fields |= _checkpoints(model, fields)
-        run_spec(parse_spec(fields, CheSpec, "che"), out, overwrite, quiet, baseline or ())
+        spec = parse_spec(fields, CheSpec, "che")
+        if dry_run:
+            foresee(spec, quiet)
+        else:
+            run_spec(spec, out, overwrite, quiet, baseline or ())
 
 
 def _checkpoints(given: list[str] | None, fields: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _OFFERED: dict[str, completion.Completer] = {
     "tokenizer": completion.tokenizers, "encodings": completion.encodings,
 }  # fmt: skip
 """What a shell is offered behind flags of these names."""
-_DEFAULTS = {"overwrite": False, "quiet": False}
+_DEFAULTS = {"overwrite": False, "dry_run": False, "quiet": False}
 _UsageError: Any = typer.BadParameter.__bases__[0]
 """Of click, whose copy inside typer has no public name."""
 
@@ -97,6 +97,7 @@ def _derived(kind: type["Kind"]) -> Any:
     typed |= {
         "out": Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results, used exactly.")],
         "overwrite": Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")],
+        "dry_run": Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")],
         "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")],
         "baseline": Annotated[
             list[str] | None,
@@ -128,13 +129,16 @@ def _flag(name: str, field: "FieldInfo", text: str) -> Any:
 
 def _callback(kind: type["Kind"], fields: "dict[str, FieldInfo]") -> Callable[..., None]:
     def command(**typed: Any) -> None:
-        from lpe_eval.cli.running import run_spec
+        from lpe_eval.cli.running import foresee, run_spec
         from lpe_eval.cli.sentences import sentence_for_errors
         from lpe_eval.spec.tasks import parse_spec
 
         with sentence_for_errors():
             given = {name: _value(name, field, typed[name]) for name, field in fields.items() if typed[name]}
             spec = parse_spec(given, kind.spec, kind.name)
+            if typed["dry_run"]:
+                foresee(spec, typed["quiet"])
+                return
             run_spec(spec, typed["out"], typed["overwrite"], typed["quiet"], typed["baseline"] or ())
 
     return command

@@ -45,6 +45,10 @@ _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
 _ELSE = "Measurement"
 
 _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "init": (
+        ("a spec and a workflow, to be filled in", "lpe-eval init"),
+        ("for a checkpoint and text of your repository", "lpe-eval init -m mine=checkpoints/mine --data texts"),
+    ),
     "ppl": (
         ("what ships, one of each kind", "lpe-eval ppl --lengths 512,8192"),
         ("two models on your own text", "lpe-eval ppl -m alibi -m rope --data books --max-tokens 200000"),
@@ -56,7 +60,7 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("an encoder that ships, on two problems", "lpe-eval che -m rope --tasks parity_check,reverse_string"),
         ("train two encoders, then score them",
          "lpe-eval che --train --encoding 'alibi,dape(kerple_log)' --out encoders"),
-        ("how long would the whole protocol take?", "lpe-eval che --train --encoding fire --protocol dape"),
+        ("how long would the whole protocol take?", "lpe-eval che --train --encoding fire --protocol dape --dry-run"),
     ),
     "compare": (
         ("make a run a baseline, once", "lpe-eval compare first --bless good"),
@@ -72,14 +76,14 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "run": (
         ("a run of yours once more, from what it left", "lpe-eval run first/spec.yaml --out again"),
         ("a study: many trainings, two at once", "lpe-eval run study.yaml --jobs 2"),
-        ("what would it do?", "lpe-eval run study.yaml"),
+        ("what would it do?", "lpe-eval run study.yaml --dry-run"),
     ),
     "train": (
         ("a small model in a minute or two", "lpe-eval train --encoding alibi --steps 200 --out mine"),
         ("on your own text, with windows in three of four layers",
          "lpe-eval train --encoding 'rope[window=128]*3,none' --data books --out mine"),
         ("three seeds of one recipe: how long would it take?",
-         "lpe-eval train --encoding alibi --seeds 1,2,3 --out seeds"),
+         "lpe-eval train --encoding alibi --seeds 1,2,3 --out seeds --dry-run"),
     ),
     "convert": (
         ("a GPT-NeoX checkpoint, with its tokenizer",

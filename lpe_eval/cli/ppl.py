@@ -13,6 +13,7 @@ from lpe_eval.cli.app import (
     Baseline,
     Deterministic,
     Device,
+    DryRun,
     Dtype,
     Overwrite,
     Quiet,
@@ -25,7 +26,7 @@ from lpe_eval.cli.app import (
     app,
 )
 from lpe_eval.cli.models import default_models, language_models
-from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
@@ -130,9 +131,7 @@ def ppl(
     ] = None,
     overwrite: Overwrite = False,
     seed: Annotated[int | None, typer.Option(help="Of the choice of documents and of sampled positions.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print windows, tokens and an estimate; measure nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     baseline: Baseline = None,
 ) -> None:
@@ -191,14 +190,9 @@ def ppl(
         }
         spec = parse_spec(PerplexitySpec.of_task(chosen, changes), PerplexitySpec, "ppl")
         if dry_run:
-            from lpe_eval.commands.ppl import estimate
-            from lpe_eval.console import note, show
-
-            found = estimate(spec, (lambda sentence: None) if quiet else note)
-            show(found.table)
-            note(found.total)
-            return
-        run_spec(spec, out, overwrite, quiet, baseline or ())
+            foresee(spec, quiet)
+        else:
+            run_spec(spec, out, overwrite, quiet, baseline or ())
 
 
 def _corpus(data: str | None, flags: dict[str, Any], of_task: dict[str, Any]) -> dict[str, Any] | None:

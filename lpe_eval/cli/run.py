@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from lpe_eval.cli import completion
-from lpe_eval.cli.app import MEASURE, Overwrite, Quiet, app
+from lpe_eval.cli.app import MEASURE, DryRun, Overwrite, Quiet, app
 from lpe_eval.cli.models import encoders, language_models
-from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
@@ -26,6 +26,7 @@ def run(
     ] = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Of a study: trainings at once.")] = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Run what a spec file says: perplexity, a training, a study of many, speed, algorithmic problems."""
@@ -40,4 +41,7 @@ def run(
         if isinstance(raw.get("models"), list) and all(isinstance(each, str) for each in raw["models"]):
             raw["models"] = (encoders if name == "che" else language_models)(raw["models"])
         parsed = parse_spec(raw, KINDS.load(name).spec, str(spec))
-        run_spec(parsed, out, overwrite, quiet, device=device, jobs=jobs)
+        if dry_run:
+            foresee(parsed, quiet, device=device, jobs=jobs)
+        else:
+            run_spec(parsed, out, overwrite, quiet, device=device, jobs=jobs)

@@ -63,6 +63,37 @@ def run_spec(
         raise SpecError(outcome.misfit)
 
 
+def foresee(spec: "BaseModel", quiet: bool, device: str = "auto", jobs: int | None = None) -> None:
+    """Shows what `run_spec` would do and about how long it would take, and writes nothing.
+
+    A kind of run whose command has no function `estimate` shows its spec.
+
+    Raises:
+        LpeEvalError: what is asked cannot be.
+    """
+    import inspect
+
+    from lpe_eval import console
+    from lpe_eval.measure.denormals import denormals_as_zero
+    from lpe_eval.model.foreign.library_log import repeats_left_out
+    from lpe_eval.registry import COMMANDS
+    from lpe_eval.screen import listing
+
+    kind = str(spec.kind)  # pyright: ignore[reportAttributeAccessIssue]
+    tell = (lambda sentence: None) if quiet else console.note
+    if not COMMANDS.has(kind, "estimate"):
+        console.show(listing("planned", ("field", "value"), list(spec.model_dump(mode="json").items())))
+        console.note(f"how long it would take is not known: {kind} makes no estimate")
+        return
+    estimate = COMMANDS.function(kind, "estimate")
+    wanted = inspect.signature(estimate).parameters
+    where = {name: value for name, value in {"device": device, "jobs": jobs}.items() if name in wanted}
+    with denormals_as_zero(), repeats_left_out():
+        found = estimate(spec, tell, **where)
+    console.show(found.table)
+    console.note(found.total)
+
+
 def end_with(comparison: "Comparison") -> None:
     """Shows a comparison, and ends in an error where the run may not pass."""
     from lpe_eval import console

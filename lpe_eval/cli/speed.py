@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from lpe_eval.cli import completion
-from lpe_eval.cli.app import MEASURE, Attention, Device, Dtype, Overwrite, Quiet, app
-from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.app import MEASURE, Attention, Device, DryRun, Dtype, Overwrite, Quiet, app
+from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 
 _COSTLY = ["sinusoidal", "rope", "alibi", "t5", "kerple_log", "fire", "dape(kerple_log)"]
@@ -44,6 +44,7 @@ def speed(
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/speed-<id>."),
     ] = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure tokens per second and memory of encodings, with plain causal attention as the unit.
@@ -69,4 +70,8 @@ def speed(
             "dtype": dtype,
             "attention": attention,
         }
-        run_spec(parse_spec(fields, SpeedSpec, "speed"), out, overwrite, quiet)
+        spec = parse_spec(fields, SpeedSpec, "speed")
+        if dry_run:
+            foresee(spec, quiet)
+        else:
+            run_spec(spec, out, overwrite, quiet)

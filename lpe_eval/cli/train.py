@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpe_eval.cli import completion
-from lpe_eval.cli.app import MAKE, Deterministic, Device, Overwrite, Quiet, app
-from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.app import MAKE, Deterministic, Device, DryRun, Overwrite, Quiet, app
+from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
@@ -67,6 +67,7 @@ def train(
     deterministic: Deterministic = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the checkpoint and its log.")] = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a small language model; the same command goes on where it was stopped."""
@@ -109,7 +110,10 @@ def train(
             if overwrite:
                 raise SpecError("--seeds makes a study, which keeps what is trained; give another --out")
             spec = parse_spec(_study(fields, _seeds(seeds)), StudySpec, "train --seeds")
-        run_spec(spec, out, overwrite, quiet, device=device, jobs=jobs)
+        if dry_run:
+            foresee(spec, quiet, device=device, jobs=jobs)
+        else:
+            run_spec(spec, out, overwrite, quiet, device=device, jobs=jobs)
 
 
 def _study(fields: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
