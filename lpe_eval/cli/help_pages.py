@@ -49,6 +49,10 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("a spec and a workflow, to be filled in", "lpe-eval init"),
         ("for a checkpoint and text of your repository", "lpe-eval init -m mine=checkpoints/mine --data texts"),
     ),
+    "doctor": (
+        ("what runs here, and how fast", "lpe-eval doctor"),
+        ("the same for a program", "lpe-eval doctor --json"),
+    ),
     "ppl": (
         ("what ships, one of each kind", "lpe-eval ppl --lengths 512,8192"),
         ("two models on your own text", "lpe-eval ppl -m alibi -m rope --data books --max-tokens 200000"),
