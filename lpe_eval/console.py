@@ -10,20 +10,17 @@ Rich is imported inside the functions, because importing it costs more than all 
 import io
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from lpe_eval.errors import OutputError
-from lpe_eval.screen import Cell, Column, Table, clock, column_widths, paragraphs, short_count, visible, visible_lines
+from lpe_eval.progress_lines import Pace, told_in_lines
+from lpe_eval.screen import Cell, Column, Table, column_widths, paragraphs, visible, visible_lines
 
 if TYPE_CHECKING:
     import rich.console
     import rich.table
-
-_SILENT = 60.0
-"""Seconds without a line of progress, where there is no bar; after them the next news is told."""
 
 
 def error(message: str) -> None:
@@ -76,15 +73,25 @@ def progress(total: int, unit: str = "tokens", quiet: bool = False) -> Iterator[
     """Shows on stderr how far the work is; yields `advance(done, description=None)`.
 
     `done` counts what was finished since the last call; see `measure/progress.py`. On a terminal this is a bar;
-    elsewhere a plain line for each tenth, and after a minute without one; nothing when `quiet`.
+    elsewhere plain lines, see `progress_lines.py`; nothing when `quiet`.
     """
     if quiet or total <= 0:
         yield lambda done, description=None, left=None: None
-    elif sys.stderr is not None and sys.stderr.isatty():
-        with _bar(total, unit) as advance:
-            yield advance
     else:
-        yield _lines(total, unit)
+        with _bar(total, unit) if _has_bar() else told_in_lines(total, unit, _say_line) as advance:
+            yield advance
+
+
+def _has_bar() -> bool:
+    """Whether stderr is a terminal that can draw over itself, and nobody keeps what is drawn as a log."""
+    kept = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return sys.stderr is not None and sys.stderr.isatty() and not kept and not dumb
+
+
+def _say_line(line: str) -> None:
+    with suppress(OutputError, BrokenPipeError):
+        _plain(_stderr(), line)
 
 
 @contextmanager
@@ -98,7 +105,7 @@ def _bar(total: int, unit: str) -> Iterator[Callable[..., None]]:
         parts.TimeElapsedColumn(),
         parts.TextColumn("{task.fields[rest]}", markup=False),
     )
-    pace = _Pace(total)
+    pace = Pace(total)
     with parts.Progress(*columns, console=_stderr(), transient=True) as bar:
         task = bar.add_task("", total=total, rest="")
 
@@ -108,56 +115,6 @@ def _bar(total: int, unit: str) -> Iterator[Callable[..., None]]:
             bar.update(task, advance=done, description=description, rest=f"{pace.left()}{pace.speed(unit)}")
 
         yield advance
-
-
-def _lines(total: int, unit: str) -> Callable[..., None]:
-    pace, tenth, what, spoke = _Pace(total), 0, "", time.monotonic()
-
-    def advance(done: int, description: str | None = None, left: float | None = None) -> None:
-        nonlocal tenth, what, spoke
-        pace.add(done, left)
-        what = what if description is None else f"{description}: "
-        now, reached = time.monotonic(), pace.finished * 10 // total
-        if reached <= tenth and now - spoke < _SILENT:
-            return
-        tenth, spoke = reached, now
-        amount = f"{short_count(pace.finished)} of {short_count(total)} {unit}"
-        with suppress(OutputError, BrokenPipeError):
-            percent = pace.finished * 100 // total
-            times = f"{clock(pace.elapsed)} elapsed, {pace.left()}{pace.speed(unit)}"
-            _plain(_stderr(), f"{what}{percent} % ({amount}, {times})")
-
-    return advance
-
-
-class _Pace:
-    """How much is done in which time, and how long the rest will take."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._start, self._told = total, time.monotonic(), None
-        self.finished = 0
-
-    @property
-    def elapsed(self) -> float:
-        return max(time.monotonic() - self._start, 1e-9)
-
-    def add(self, done: int, left: float | None) -> None:
-        """Counts what is done; `left` is for who knows better than a division how many seconds are left."""
-        self.finished += done
-        self._told = left
-
-    def speed(self, unit: str) -> str:
-        per_second = self.finished / self.elapsed
-        if 0 < per_second < 1:
-            return f"{1 / per_second:.3g} s/{unit.removesuffix('s')}"
-        return f"{short_count(per_second)} {unit}/s"
-
-    def left(self) -> str:
-        """The rest, as the beginning of a list; empty where nothing is done yet."""
-        if self.finished <= 0 and self._told is None:
-            return ""
-        left = self._told if self._told is not None else self.elapsed * (self._total - self.finished) / self.finished
-        return f"{clock(max(left, 0))} left, "
 
 
 def _pieces(console: "rich.console.Console", table: Table) -> list[Sequence[int]]:

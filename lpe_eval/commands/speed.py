@@ -12,7 +12,7 @@ from lpe_eval.errors import SpecError
 from lpe_eval.measure.device import dtype_name, pick_device
 from lpe_eval.measure.peak import Peak, peak_of, without_value
 from lpe_eval.measure.plan import work_per_token
-from lpe_eval.measure.progress import Advance, Tell
+from lpe_eval.measure.progress import Advance, Tell, takes_left
 from lpe_eval.measure.provenance import Account, run_facts
 from lpe_eval.measure.speed import UNIT, Case, Passes, seconds_in_turn, timing, unit_of
 from lpe_eval.model.falling_back import Taken, taken
@@ -103,10 +103,11 @@ def _timed(
         folder.write_provenance(account.provenance(facts, lengths_from_an_earlier_start=resumed))
 
     write_provenance()
-    total = sum((spec.rounds + 2) * _work(case) for group in todo for case in _cases(spec, *group).values())
-    with settings.progress(total, "work") as advance:
+    cases = [case for group in todo for case in _cases(spec, *group).values()]
+    with settings.progress((spec.rounds + 2) * len(cases), "steps") as advance:
+        doing = _Doing((spec.rounds + 2) * sum(map(_work, cases)), advance)
         for group in todo:
-            done[group] = _measured(spec, _cases(spec, *group), device, folder.run, advance)
+            done[group] = _measured(spec, _cases(spec, *group), device, folder.run, doing)
             folder.write_rows(_in_order(done, groups))
             write_provenance()
     rows = _in_order(done, groups)
@@ -162,15 +163,33 @@ def _work(case: Case) -> int:
     return round(case.windows * case.length * work_per_token(case.length))
 
 
+class _Doing:
+    """Tells a progress bar of passes, and how long the rest will take: later passes are longer."""
+
+    def __init__(self, work: int, advance: Advance) -> None:
+        self._left, self._done, self._advance, self._began = work, 0, advance, time.monotonic()
+
+    def begin(self, what: str) -> None:
+        """What is done from now on."""
+        self._advance(0, what)
+
+    def passed(self, case: Case, passes: int = 1, what: str | None = None) -> None:
+        """So many passes of a case are over."""
+        self._done += passes * _work(case)
+        self._left = max(0, self._left - passes * _work(case))
+        left = max(0.0, time.monotonic() - self._began) * self._left / max(1, self._done)
+        self._advance(passes, what, **({"left": left} if takes_left(self._advance) else {}))
+
+
 def _measured(
-    spec: SpeedSpec, cases: Mapping[str, Case], device: torch.device, run: str, advance: Advance
+    spec: SpeedSpec, cases: Mapping[str, Case], device: torch.device, run: str, doing: _Doing
 ) -> list[dict[str, Any]]:
     """The rows of one mode and length."""
     peaks: dict[str, Peak] = {}
     for name, case in cases.items():
-        advance(0, f"memory of {name}, {case.mode} at {case.length}")
+        doing.begin(f"memory of {name}, {case.mode} at {case.length}")
         peaks[name] = peak_of(case, device)
-        advance(_work(case))
+        doing.passed(case)
     able: dict[str, Passes] = {}
     for name, case in cases.items():
         if peaks[name].status == "ok":
@@ -198,7 +217,7 @@ def _measured(
         return once
 
     def sentence(name: str) -> None:
-        advance(_work(cases[name]), f"{name}, {cases[name].mode} at {cases[name].length}")
+        doing.passed(cases[name], 1, f"{name}, {cases[name].mode} at {cases[name].length}")
 
     try:
         seconds = seconds_in_turn({name: guarded(name) for name in able}, spec.rounds, sentence)
@@ -212,7 +231,7 @@ def _measured(
     seconds = {name: found for name, found in seconds.items() if name not in failed}
     for name, case in cases.items():
         if name not in able:
-            advance((spec.rounds + 1) * _work(case))
+            doing.passed(case, spec.rounds + 1)
     plain = peaks[UNIT].mib
     rows: list[dict[str, Any]] = []
     for name, case in cases.items():
