@@ -111,7 +111,7 @@ def estimate(spec: CheSpec, tell: Tell) -> Estimate:
         tell: told of each model as soon as it is known.
 
     Raises:
-        As `run_spec`, but for what is written.
+        LpeEvalError: as `run_spec`, but for what is written.
     """
     device = pick_device(spec.device)
     if spec.encodings and device.type == "cpu":

@@ -202,7 +202,7 @@ def test_the_sources_hold_what_is_named_and_nothing_else():
     # hatchling adds pyproject.toml by itself.
     assert top - {".gitignore", "pyproject.toml"} == {
         "lpe_eval", "tasks", "tests", "docs", "benchmarks", "results", "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
-        "LICENSE", "constraints.txt",
+        "CITATION.cff", "LICENSE", "constraints.txt", "mkdocs.yml",
     }  # fmt: skip
     inside = {"/".join(each.split("/")[:2]) for each in files if each.startswith("results/")}
     assert inside == {"results/README.md", "results/baselines", "results/figures"}
@@ -211,7 +211,7 @@ def test_the_sources_hold_what_is_named_and_nothing_else():
 
 def test_systems_and_versions_are_classified():
     classified = "\n".join(PROJECT["classifiers"])
-    for each in ("Linux", "MacOS", "Windows", "3.11", "3.12", "3.13"):
+    for each in ("Linux", "MacOS", "Windows", "3.11", "3.12", "3.13", "3.14"):
         assert each in classified
 
 
