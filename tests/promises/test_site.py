@@ -116,7 +116,8 @@ def test_it_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path):
     light = [each for each in project["dependencies"] if re.match("typer|rich|pyyaml|pydantic", each)]
     wanted = [*project["optional-dependencies"]["docs"], *light]
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = next((tmp_path / "venv").glob("*/python*"))
+    places = (tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "Scripts" / "python.exe")
+    python = next(each for each in places if each.exists())
     got = subprocess.run([python, "-m", "pip", "install", "-q", *wanted], capture_output=True, text=True, check=False)
     if got.returncode:
         pytest.skip(f"the packages of the extra docs cannot be had: {got.stderr.strip().splitlines()[-1]}")
