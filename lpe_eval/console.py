@@ -64,6 +64,9 @@ def show(table: Table) -> None:
     elif table.columns:
         found = blocks(table, console.width)
         below = [*(same_everywhere(table) if len(found) > 1 or found[0].close else ()), *below]
+        if len(found) > 1 and table.title:
+            _plain(console, table.title)
+            table = table._replace(title="")
         for block in found:
             _printed(console, _fitted(console, table, block))
     for line in below:

@@ -8,12 +8,12 @@ Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells fai
 import os
 import sys
 
-from lpe_eval.cli import init, doctor, ppl, che, compare, speed, run, train, convert, plot, inspect, list, show  # isort: skip
+from lpe_eval.cli import init, doctor, ppl, che, compare, speed, run, train, convert, plot, inspect, list, show, diff  # isort: skip
 from lpe_eval.cli.app import app
 
 __all__ = [
-    "app", "che", "compare", "convert", "doctor", "init", "inspect", "list", "main", "plot", "ppl", "run", "show",
-    "speed", "train",
+    "app", "che", "compare", "convert", "diff", "doctor", "init", "inspect", "list", "main", "plot", "ppl", "run",
+    "show", "speed", "train",
 ]  # fmt: skip
 
 

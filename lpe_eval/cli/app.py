@@ -74,6 +74,12 @@ Baseline = Annotated[
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same command, the same bits on CUDA too; some models get slower.")
 ]
+As = Annotated[
+    str | None,
+    typer.Option(
+        "--as", help="Print tables for a page or a paper: markdown or latex.", autocompletion=completion.forms
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done and about how long it would take; write nothing.")
 ]

@@ -121,6 +121,11 @@ def modes(incomplete: str) -> list[str]:
     return _last(incomplete, ("forward", "train"))
 
 
+def forms(incomplete: str) -> list[str]:
+    """Forms of a table."""
+    return _fitting(incomplete, ("markdown", "latex"))
+
+
 def listings(incomplete: str) -> list[str]:
     """What `list` knows."""
     return _fitting(incomplete, _WHAT)

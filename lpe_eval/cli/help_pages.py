@@ -16,7 +16,7 @@ _EVERYWHERE: dict[str, tuple[str, ...]] = {
     "Text": ("task", "data", "split", "text_column", "subset", "streaming", "token_dtype", "max_tokens"),
     "Windows": ("lengths", "protocol", "stride", "last_k", "bos", "pack", "tail", "seed"),
     "Speed": ("batch_size", "device", "dtype", "attention", "deterministic", "jobs"),
-    _OUTPUT: ("out", "overwrite", "dry_run", "quiet", "baseline", "json"),
+    _OUTPUT: ("out", "overwrite", "dry_run", "quiet", "baseline", "json", "form"),
 }
 _SHAPE = ("width", "layers", "heads")
 _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
@@ -31,7 +31,8 @@ _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
         "A new baseline": ("bless", "overwrite"),
     },
     "convert": {"Checkpoint": ("dtype", "tokenizer", "as_published"), _OUTPUT: ("overwrite",)},
-    "show": {_OUTPUT: ("cite", "spec")},
+    "diff": {"What is set beside what": ("against", "against_length")},
+    "show": {_OUTPUT: ("cite", "spec", "over_seeds")},
     "speed": {
         "What is timed": ("encoding", "lengths", "mode", "rounds", "batch_tokens"),
         "Model": _SHAPE,
@@ -112,6 +113,11 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "show": (
         ("a run's values, and what made them", "lpe-eval show first"),
         ("what to cite for it, as BibTeX", "lpe-eval show first --cite"),
+        ("three seeds as one line, for a paper", "lpe-eval show first --over-seeds --as latex"),
+    ),
+    "diff": (
+        ("my model beside another one", "lpe-eval diff first --against alibi"),
+        ("what longer windows change", "lpe-eval diff first --against-length 512 --as markdown"),
     ),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from lpe_eval.commands.compare import Comparison
+    from lpe_eval.screen import Table
 
 
 def run_spec(
@@ -92,6 +93,21 @@ def foresee(spec: "BaseModel", quiet: bool, device: str = "auto", jobs: int | No
         found = estimate(spec, tell, **where)
     console.show(found.table)
     console.note(found.total)
+
+
+def show_as(table: "Table", form: str | None) -> None:
+    """Shows a table on the screen, or prints it in a form for a page or a paper.
+
+    Raises:
+        UnknownName: there is no such form.
+    """
+    from lpe_eval import console
+    from lpe_eval.report.markup import table_as
+
+    if form is None:
+        console.show(table)
+    else:
+        console.lines(table_as(table, form))
 
 
 def end_with(comparison: "Comparison") -> None:
