@@ -10,20 +10,32 @@ Rich is imported inside the functions, because importing it costs more than all 
 import io
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from lpe_eval.errors import OutputError
-from lpe_eval.screen import Cell, Column, Table, clock, column_widths, paragraphs, short_count, visible, visible_lines
+from lpe_eval.progress_lines import Pace, told_in_lines
+from lpe_eval.screen import (
+    Block,
+    Cell,
+    Column,
+    Table,
+    block_width,
+    blocks,
+    column_widths,
+    paragraphs,
+    same_everywhere,
+    visible,
+    visible_lines,
+)
 
 if TYPE_CHECKING:
     import rich.console
     import rich.table
 
-_SILENT = 60.0
-"""Seconds without a line of progress, where there is no bar; after them the next news is told."""
+_SHORTEST_NAME = 6
+"""Characters that the name of a row gets where a terminal has no room."""
 
 
 def error(message: str) -> None:
@@ -39,18 +51,25 @@ def note(message: str) -> None:
 def show(table: Table) -> None:
     """A table on stdout; nothing in it is cut.
 
-    A table with columns to keep that is too wide for the terminal becomes several pieces, each of one group and as
-    many columns as fit.
+    A table with columns to keep that is too wide for the terminal becomes several blocks, see `screen.blocks`.
     """
     console = _stdout()
+    table = _as_shown(console, table)
+    below = [*table.below]
     widths = None if table.kept else column_widths(table, console.width)
     if table.columns and not table.kept and widths is None:
-        _printed(console, _flowing(console, table))
-    else:
-        pieces = _pieces(console, table) if table.kept else [range(len(table.columns))]
-        for piece in pieces if table.columns else []:
-            _printed(console, _rendered(console, table, piece, widths))
-    for line in table.below:
+        _printed(console, _flowing(table))
+    elif table.columns and not table.kept:
+        _printed(console, _rendered(table, Block("", range(len(table.columns)), range(len(table.rows))), widths))
+    elif table.columns:
+        found = blocks(table, console.width)
+        below = [*(same_everywhere(table) if len(found) > 1 or found[0].close else ()), *below]
+        if len(found) > 1 and table.title:
+            _plain(console, table.title)
+            table = table._replace(title="")
+        for block in found:
+            _printed(console, _fitted(console, table, block))
+    for line in below:
         _plain(console, line)
 
 
@@ -76,15 +95,25 @@ def progress(total: int, unit: str = "tokens", quiet: bool = False) -> Iterator[
     """Shows on stderr how far the work is; yields `advance(done, description=None)`.
 
     `done` counts what was finished since the last call; see `measure/progress.py`. On a terminal this is a bar;
-    elsewhere a plain line for each tenth, and after a minute without one; nothing when `quiet`.
+    elsewhere plain lines, see `progress_lines.py`; nothing when `quiet`.
     """
     if quiet or total <= 0:
         yield lambda done, description=None, left=None: None
-    elif sys.stderr is not None and sys.stderr.isatty():
-        with _bar(total, unit) as advance:
-            yield advance
     else:
-        yield _lines(total, unit)
+        with _bar(total, unit) if _has_bar() else told_in_lines(total, unit, _say_line) as advance:
+            yield advance
+
+
+def _has_bar() -> bool:
+    """Whether stderr is a terminal that can draw over itself, and nobody keeps what is drawn as a log."""
+    kept = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return sys.stderr is not None and sys.stderr.isatty() and not kept and not dumb
+
+
+def _say_line(line: str) -> None:
+    with suppress(OutputError, BrokenPipeError):
+        _plain(_stderr(), line)
 
 
 @contextmanager
@@ -98,7 +127,7 @@ def _bar(total: int, unit: str) -> Iterator[Callable[..., None]]:
         parts.TimeElapsedColumn(),
         parts.TextColumn("{task.fields[rest]}", markup=False),
     )
-    pace = _Pace(total)
+    pace = Pace(total)
     with parts.Progress(*columns, console=_stderr(), transient=True) as bar:
         task = bar.add_task("", total=total, rest="")
 
@@ -110,113 +139,66 @@ def _bar(total: int, unit: str) -> Iterator[Callable[..., None]]:
         yield advance
 
 
-def _lines(total: int, unit: str) -> Callable[..., None]:
-    pace, tenth, what, spoke = _Pace(total), 0, "", time.monotonic()
-
-    def advance(done: int, description: str | None = None, left: float | None = None) -> None:
-        nonlocal tenth, what, spoke
-        pace.add(done, left)
-        what = what if description is None else f"{description}: "
-        now, reached = time.monotonic(), pace.finished * 10 // total
-        if reached <= tenth and now - spoke < _SILENT:
-            return
-        tenth, spoke = reached, now
-        amount = f"{short_count(pace.finished)} of {short_count(total)} {unit}"
-        with suppress(OutputError, BrokenPipeError):
-            percent = pace.finished * 100 // total
-            times = f"{clock(pace.elapsed)} elapsed, {pace.left()}{pace.speed(unit)}"
-            _plain(_stderr(), f"{what}{percent} % ({amount}, {times})")
-
-    return advance
-
-
-class _Pace:
-    """How much is done in which time, and how long the rest will take."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._start, self._told = total, time.monotonic(), None
-        self.finished = 0
-
-    @property
-    def elapsed(self) -> float:
-        return max(time.monotonic() - self._start, 1e-9)
-
-    def add(self, done: int, left: float | None) -> None:
-        """Counts what is done; `left` is for who knows better than a division how many seconds are left."""
-        self.finished += done
-        self._told = left
-
-    def speed(self, unit: str) -> str:
-        per_second = self.finished / self.elapsed
-        if 0 < per_second < 1:
-            return f"{1 / per_second:.3g} s/{unit.removesuffix('s')}"
-        return f"{short_count(per_second)} {unit}/s"
-
-    def left(self) -> str:
-        """The rest, as the beginning of a list; empty where nothing is done yet."""
-        if self.finished <= 0 and self._told is None:
-            return ""
-        left = self._told if self._told is not None else self.elapsed * (self._total - self.finished) / self.finished
-        return f"{clock(max(left, 0))} left, "
-
-
-def _pieces(console: "rich.console.Console", table: Table) -> list[Sequence[int]]:
-    """The places of the columns of each piece; one piece if that fits."""
-
-    def fits(piece: Sequence[int]) -> bool:
-        # Measured against endless width: a measurement never exceeds the width it is given.
-        options = console.options.update(width=10**6)
-        return console.measure(_rendered(console, table, piece), options=options).maximum <= console.width
-
-    kept, first = range(table.kept), range(table.kept + table.described)
-    places = range(len(first), len(table.columns))
-    if fits([*first, *places]):
-        return [[*first, *places]]
-    pieces: list[list[int]] = [[*first]]
-    for place in places:
-        piece = pieces[-1]
-        empty = len(piece) == len(first) and len(pieces) == 1
-        group = None if empty else table.columns[piece[-1]].group
-        # A terminal may be too narrow for even one column beside the description.
-        if (not empty and group != table.columns[place].group) or not fits([*piece, place]):
-            pieces.append([*kept, place])
-        else:
-            piece.append(place)
-    return [*pieces]
-
-
-def _flowing(console: "rich.console.Console", table: Table) -> "rich.console.Group":
+def _flowing(table: Table) -> "rich.console.Group":
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
 
-    rows = [_shown(console, line) for line in paragraphs(table)]
-    title = [Text(f"{_shown(console, table.title)}\n")] if table.title else []
-    return Group(*title, *(Padding(Text(line.strip()), (0, 0, 0, 2 * line.startswith(" "))) for line in rows))
+    title = [Text(f"{table.title}\n")] if table.title else []
+    return Group(
+        *title, *(Padding(Text(line.strip()), (0, 0, 0, 2 * line.startswith(" "))) for line in paragraphs(table))
+    )
+
+
+def _fitted(console: "rich.console.Console", table: Table, block: Block) -> "rich.table.Table":
+    """A block in which no number is broken: names give way first, and the terminal's own width after that."""
+    needed = block_width(table, block)
+    if needed <= console.width:
+        return _rendered(table, block)
+    name = max(len(table.columns[0].text), *(len(_cell(row[0]).text) for row in table.rows))
+    room = max(_SHORTEST_NAME, name - (needed - console.width))
+    console.width = max(console.width, needed - name + room)
+    return _rendered(table, block, {0: room})
 
 
 def _rendered(
-    console: "rich.console.Console", table: Table, piece: Sequence[int], widths: Sequence[int] | None = None
+    table: Table, block: Block, widths: Sequence[int] | Mapping[int, int] | None = None
 ) -> "rich.table.Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    title = Text(_shown(console, table.title)) if table.title else None
-    found = RichTable(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD, pad_edge=False)
-    for place in piece:
+    title = Text(block.title or table.title) if block.title or table.title else None
+    found = RichTable(
+        title=title, title_justify="left", title_style="", box=SIMPLE_HEAD, pad_edge=False,
+        padding=(0, 1, 0, 0) if block.close else (0, 1),
+    )  # fmt: skip
+    of_place = dict(enumerate(widths)) if isinstance(widths, Sequence) else widths or {}
+    for place in block.places:
         column: Column = table.columns[place]
-        name = [_shown(console, each) for each in (column.group, column.text) if each]
-        head = Text("\n".join(name), justify="right" if column.number else None)
-        # Names and numbers that stand in several pieces are never broken.
-        whole = column.number or (table.kept > 0 and place < table.kept + 1)
-        width = None if widths is None else widths[place]
+        name = [each for each in ("" if block.title else column.group, column.text) if each]
         justify = "right" if column.number else "left"
-        found.add_column(head, justify=justify, no_wrap=whole, overflow="fold", max_width=width)
-    for row in table.rows:
-        cells = [each if isinstance(each, Cell) else Cell(each) for each in (row[place] for place in piece)]
-        found.add_row(*(Text(_shown(console, each.text), style="bold" if each.best else "") for each in cells))
+        # Names and numbers that stand in several blocks are never broken, unless there is no room for them at all.
+        whole = column.number or (0 < table.kept > place and place not in of_place)
+        head = Text("\n".join(name), justify="right" if column.number else None)
+        found.add_column(head, justify=justify, no_wrap=whole, overflow="fold", max_width=of_place.get(place))
+    for row in block.rows:
+        cells = [_cell(table.rows[row][place]) for place in block.places]
+        found.add_row(*(Text(each.text, style="bold" if each.best else "") for each in cells))
     return found
+
+
+def _cell(cell: Cell | str) -> Cell:
+    return cell if isinstance(cell, Cell) else Cell(cell)
+
+
+def _as_shown(console: "rich.console.Console", table: Table) -> Table:
+    """A table in characters that the terminal has, none of which it obeys."""
+    columns = [
+        each._replace(text=_shown(console, each.text), group=_shown(console, each.group)) for each in table.columns
+    ]
+    rows = [[_cell(cell)._replace(text=_shown(console, _cell(cell).text)) for cell in row] for row in table.rows]
+    return table._replace(title=_shown(console, table.title), columns=columns, rows=rows)
 
 
 def _shown(console: "rich.console.Console", text: str) -> str:

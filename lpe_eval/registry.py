@@ -11,11 +11,13 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lpe_eval.errors import SpecError, UnknownName
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _PACKAGE_ROOT = Path(__file__).parent
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError,
@@ -71,23 +73,33 @@ class Room:
             UnknownName: no file and no entry point has that name.
             SpecError: an entry point cannot be imported, or the module has no such function.
         """
-        wanted = name.strip().replace("-", "_")
-        points = [point for point in self._points() if point.name.replace("-", "_") == wanted]
-        if wanted in self._own():
-            module = importlib.import_module(f"{self.package}.{wanted}")
-        elif points:
-            module = _loaded(points[0], self.noun, name)
-        else:
-            raise UnknownName(self.noun, name, self.names())
-        found = getattr(module, called, None)
+        found = getattr(self._module(name), called, None)
         if not callable(found):
             raise SpecError(f"the {self.noun} {name!r} has no function {called}")
         return found
 
+    def has(self, name: str, called: str) -> bool:
+        """Whether the member's module has the function `called`.
+
+        Raises:
+            UnknownName: no file and no entry point has that name.
+            SpecError: an entry point cannot be imported.
+        """
+        return callable(getattr(self._module(name), called, None))
+
+    def _module(self, name: str) -> Any:
+        wanted = name.strip().replace("-", "_")
+        points = [point for point in self._points() if point.name.replace("-", "_") == wanted]
+        if wanted in self._own():
+            return importlib.import_module(f"{self.package}.{wanted}")
+        if points:
+            return _loaded(points[0], self.noun, name)
+        raise UnknownName(self.noun, name, self.names())
+
     def _own(self) -> tuple[str, ...]:
         return _files(self.package)
 
-    def _points(self) -> tuple[metadata.EntryPoint, ...]:
+    def _points(self) -> "tuple[EntryPoint, ...]":
         return _entry_points(self.group)
 
     def _public_class(self, module_name: str) -> type:
@@ -102,7 +114,7 @@ class Room:
         return found[0]
 
 
-def _loaded(point: metadata.EntryPoint, noun: str, name: str) -> Any:
+def _loaded(point: "EntryPoint", noun: str, name: str) -> Any:
     try:
         return point.load()
     except _FAILURES as error:
@@ -119,7 +131,10 @@ def _folder(package: str) -> Path:
 
 
 @functools.cache
-def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+def _entry_points(group: str) -> "tuple[EntryPoint, ...]":
+    # Its import costs more than a help page may.
+    from importlib import metadata
+
     return tuple(metadata.entry_points(group=group))
 
 

@@ -26,6 +26,7 @@ from lpe_eval.registry import KINDS
 from lpe_eval.report.folders.items import ItemFolder
 from lpe_eval.report.gate.comparable import PlannedRow, item_row
 from lpe_eval.report.kind import open_folder
+from lpe_eval.screen import Table
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.table import SCHEMA, Facts
 
@@ -71,6 +72,13 @@ class Outcome(NamedTuple):
     notes: Sequence[str] = ()
     failed: str = ""
     misfit: str = ""
+
+
+class Estimate(NamedTuple):
+    """What a run would do, told before it: a table of the work, and in one sentence how long it would take."""
+
+    table: Table
+    total: str
 
 
 class Planned(NamedTuple):

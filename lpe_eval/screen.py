@@ -4,13 +4,15 @@ rounds."""
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls of ASCII and of Latin-1 (C1), marks and overrides of direction, two more ends of a line, and halves of
 surrogate pairs."""
-_LONGEST_WORD, _BETWEEN = 22, 3
-"""Longer ones, paths for instance, are broken where a column is narrow; and the space between two columns."""
+_LONGEST_WORD, _BETWEEN, _CLOSE = 22, 3, 2
+"""Longer ones, paths for instance, are broken where a column is narrow; and the space between two columns, and between
+two that stand close."""
 _SPACES = str.maketrans("\n\t", "  ")
 
 
@@ -43,10 +45,11 @@ class Table(NamedTuple):
         title: stands above; may be empty.
         columns: heads.
         rows: as many cells each as there are columns; plain text is a cell too.
-        kept: so many columns at the left stand in every piece of a table that is too wide for the terminal. With 0 a
+        kept: so many columns at the left stand in every block of a table that is too wide for the terminal. With 0 a
             table stays in one piece: long cells are folded, and where the terminal is narrower than its words, a row
             becomes a paragraph.
-        described: so many columns after those stand in the first piece alone.
+        described: so many columns after those say more of a row; where there are several blocks, they are told apart
+            from the values.
         below: sentences, a line each.
     """
 
@@ -58,14 +61,101 @@ class Table(NamedTuple):
     below: Sequence[str] = ()
 
 
+class Block(NamedTuple):
+    """A part of a table that is shown by itself.
+
+    Attributes:
+        title: the group of its columns; empty where their heads tell it.
+        places: its columns.
+        rows: its rows.
+        close: whether columns stand close together, since there is little room.
+    """
+
+    title: str
+    places: Sequence[int]
+    rows: Sequence[int]
+    close: bool = False
+
+
+def blocks(table: Table, width: int) -> list[Block]:
+    """The parts in which a table with columns to keep is shown at so many characters; one where it fits.
+
+    Else each group of columns is a block, or several with about as many columns each, and a number is never broken.
+    What describes the rows comes last, where it differs from row to row and from their names; see `same_everywhere`.
+    """
+    rows, first = range(len(table.rows)), table.kept + table.described
+    if block_width(table, Block("", range(len(table.columns)), rows)) <= width:
+        return [Block("", range(len(table.columns)), rows)]
+    groups: dict[str, list[int]] = {}
+    for place in range(first, len(table.columns)):
+        groups.setdefault(table.columns[place].group, []).append(place)
+    found = []
+    for group, places in groups.items():
+        ways = (
+            [Block(group, [*range(table.kept), *part], rows, close=True) for part in _parted(places, many)]
+            for many in range(1, len(places) + 1)
+        )
+        # The last way has one column in each block; a terminal may be too narrow even for that.
+        found += next(
+            way for way in ways if len(way) == len(places) or all(block_width(table, part) <= width for part in way)
+        )
+    more = [place for place in range(table.kept, first) if len({_text(row[place]) for row in table.rows}) > 1]
+    telling = [
+        number
+        for number in rows
+        if any(_spelling(table, number, place) != _spelling(table, number, 0) for place in more)
+    ]
+    if telling and more:
+        found.append(Block("", [*range(table.kept), *more], telling, close=True))
+    return found
+
+
+def same_everywhere(table: Table) -> list[str]:
+    """What the columns that describe rows say of all of them, a sentence each."""
+    found = []
+    for place in range(table.kept, table.kept + table.described):
+        told = {_text(row[place]) for row in table.rows}
+        if len(told) == 1:
+            found.append(f"{table.columns[place].text} {told.pop()} in every row")
+    return found
+
+
+def block_width(table: Table, block: Block) -> int:
+    """How many characters a block needs so that nothing in it is broken."""
+    texts = [
+        [table.columns[place].text, *(_text(table.rows[row][place]) for row in block.rows)] for place in block.places
+    ]
+    # Without a title the group stands above a column's name.
+    groups = [0 if block.title else len(table.columns[place].group) for place in block.places]
+    widths = [max(group, *map(len, each)) for group, each in zip(groups, texts, strict=True)]
+    between = _CLOSE if block.close else _BETWEEN
+    return sum(widths) + between * (len(widths) - 1) + 2
+
+
+def _parted(places: Sequence[int], many: int) -> list[Sequence[int]]:
+    """So many parts, as equal as can be, the longer ones first."""
+    each, more = divmod(len(places), many)
+    ends = [part * each + min(part, more) for part in range(many + 1)]
+    return [places[start:end] for start, end in pairwise(ends)]
+
+
+def _spelling(table: Table, row: int, place: int) -> str:
+    """A name without the marks in which names of one thing differ: dape-kerple-log and dape(kerple_log)."""
+    return re.sub(r"[^a-z0-9]+", "", _text(table.rows[row][place]).lower())
+
+
 def column_widths(table: Table, width: int) -> list[int] | None:
-    """Widths at which a table fits into so many characters and no word is broken; None where there are none.
+    """Widths at which a table fits into so many characters and no word or number is broken; None where there are none.
 
     Columns are as wide as their longest line where that fits; else the widest give way.
     """
     lines = [[column.text, *(_text(row[place]) for row in table.rows)] for place, column in enumerate(table.columns)]
-    least = [max(min(len(word), _LONGEST_WORD) for line in each for word in line.split() or [""]) for each in lines]
     found = [max(map(len, each)) for each in lines]
+    least = [max(min(len(word), _LONGEST_WORD) for line in each for word in line.split() or [""]) for each in lines]
+    for place, column in enumerate(table.columns):
+        if column.number:
+            # A number may have parts with blanks between them, `2.94 ± 0.11`, which belong together; its head may not.
+            least[place] = max(least[place], *(len(_text(row[place])) for row in table.rows), 0)
     room = width - _BETWEEN * (len(found) - 1) - 2
     if sum(least) > room:
         return None

@@ -5,17 +5,19 @@ import os
 import pty
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from lpe_eval import console, screen
+from lpe_eval import console, progress_lines, screen
 from tests.support.hostile_names import HOSTILE, SHOWN
 
 
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "CI"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -37,7 +39,7 @@ def test_messages_go_to_stderr_as_they_are_and_on_one_line(capsys):
 
 
 def test_progress_off_a_terminal_is_a_line_for_each_tenth(capsys, monkeypatch):
-    monkeypatch.setattr(console.time, "monotonic", lambda: 7.0)
+    monkeypatch.setattr(progress_lines.time, "monotonic", lambda: 7.0)
     with console.progress(1000) as advance:
         for _ in range(100):
             advance(10, "alibi at 512")
@@ -58,7 +60,7 @@ def test_progress_may_pass_its_total_and_a_step_may_be_long(capsys):
 
 def test_what_takes_longer_than_a_second_is_told_in_seconds(capsys, monkeypatch):
     times = iter([0.0, *[25.0] * 8])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(progress_lines.time, "monotonic", lambda: next(times))
     with console.progress(20, unit="steps") as advance:
         advance(10)
     assert capsys.readouterr().err == "50 % (10 of 20 steps, 0:25 elapsed, 0:25 left, 2.5 s/step)\n"
@@ -71,14 +73,10 @@ def test_progress_is_silent_when_asked_or_when_there_is_nothing_to_do(capsys, to
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_on_a_terminal_is_a_bar_with_times_and_speed():
-    program = """
-from lpe_eval import console
-with console.progress(1000) as advance:
-    advance(500, "alibi at 512")
-"""
+def on_a_terminal(program: str, **variables: str) -> str:
+    """What a program writes to stderr, where that is a terminal."""
     leader, follower = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", **variables}
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=follower, env=environment
     ) as child:
@@ -94,12 +92,76 @@ with console.progress(1000) as advance:
                 break
             seen.write(part)
     os.close(leader)
-    text = seen.getvalue().decode()
     assert child.returncode == 0
     assert out == b""
+    return seen.getvalue().decode()
+
+
+HALF = """
+from lpe_eval import console
+with console.progress(1000) as advance:
+    advance(500, "alibi at 512")
+"""
+
+
+def test_progress_on_a_terminal_is_a_bar_with_times_and_speed():
+    text = on_a_terminal(HALF)
     assert "alibi at 512" in text
     assert "50%" in text
     assert "tokens/s" in text
+
+
+@pytest.mark.parametrize("variables", [{"CI": "true"}, {"TERM": "dumb"}])
+def test_a_terminal_whose_picture_is_kept_or_that_cannot_draw_gets_lines(variables: dict[str, str]):
+    """A bar fills the log of a job whose output passes for a terminal, and is nothing on a dumb one."""
+    text = on_a_terminal(HALF, **variables)
+    assert text.startswith("alibi at 512: 50 % (500 of 1k tokens, 0:00 elapsed, ")
+    assert "\x1b" not in text and len(text.splitlines()) == 1
+
+
+def test_a_long_batch_is_not_silent(capsys, monkeypatch):
+    monkeypatch.setattr(progress_lines, "_FIRST", 0.05)
+    monkeypatch.setattr(progress_lines, "_SHORTEST", 0.1)
+    with console.progress(100, unit="steps") as advance:
+        advance(1, "alibi at 8192, cell 3 of 76")
+        time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 <= len(lines) <= 6
+    assert all(line.startswith("alibi at 8192, cell 3 of 76: 1 % (1 of 100 steps, ") for line in lines)
+    assert "progress" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_what_is_left_shrinks_and_is_not_promised_when_it_has_run_out(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress_lines.time, "monotonic", lambda: now[0])
+    pace = progress_lines.Pace(100)
+    assert pace.left() == ""
+    now[0] = 10.0
+    pace.add(10, 60.0)
+    assert pace.left() == "1:00 left, "
+    now[0] = 40.0
+    assert pace.left() == "0:30 left, "
+    now[0] = 80.0
+    assert pace.left() == ""
+    pace.add(10, None)
+    assert pace.left() == "5:20 left, "
+
+
+@pytest.mark.parametrize(("hours", "fewest", "most"), [(0.05, 10, 14), (1, 30, 80), (10, 120, 220)])
+def test_a_job_of_any_length_is_told_and_floods_nothing(capsys, monkeypatch, hours: float, fewest: int, most: int):
+    now, steps = [0.0], 20_000
+    monkeypatch.setattr(progress_lines.time, "monotonic", lambda: now[0])
+    spoke, silent = 0.0, 0.0
+    with console.progress(steps, unit="steps") as advance:
+        for _ in range(steps):
+            now[0] += 3600 * hours / steps
+            advance(1)
+            if capsys.readouterr().err:
+                spoke, silent = now[0], max(silent, now[0] - spoke)
+                most, fewest = most - 1, fewest - 1
+    assert fewest <= 0 <= most
+    # Jobs that say nothing for ten minutes are ended by some machines.
+    assert silent <= 310
 
 
 def test_importing_the_console_imports_neither_rich_nor_the_rest_of_the_package():

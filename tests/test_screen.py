@@ -71,3 +71,26 @@ def test_only_what_a_terminal_would_obey_becomes_an_escape():
     assert screen.visible_lines("a\n\x1bb\n") == "a\n\\x1bb\n"
     every = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
     assert screen.visible(every).isprintable()
+
+
+def numbers(*cells: str, kept: int = 1) -> screen.Table:
+    columns = [screen.Column("name"), *(screen.Column(str(place), "g", number=True) for place in range(len(cells)))]
+    return screen.Table("", columns, [["x", *cells]], kept=kept)
+
+
+def test_a_table_that_fits_is_one_block_and_else_as_even_blocks_as_can_be():
+    table = numbers(*["1234567"] * 5)
+    # A blank at either side, the name, five numbers, and three between each.
+    assert screen.block_width(table, screen.Block("", range(6), [0])) == 2 + 4 + 5 * 7 + 5 * 3
+    assert [list(each.places) for each in screen.blocks(table, 56)] == [[0, 1, 2, 3, 4, 5]]
+    # With two between each: 2 + 4 + 3 * (7 + 2) are 33 characters.
+    assert [list(each.places) for each in screen.blocks(table, 33)] == [[0, 1, 2, 3], [0, 4, 5]]
+    assert [list(each.places) for each in screen.blocks(table, 32)] == [[0, 1, 2], [0, 3, 4], [0, 5]]
+    assert len(screen.blocks(table, 3)) == 5
+
+
+def test_a_listing_breaks_no_number():
+    columns = [screen.Column("what"), screen.Column("change", number=True)]
+    table = screen.Table("", columns, [["some words of a row", "+1.25 ± 0.33"]])
+    assert screen.column_widths(table, 2 + 10 + 3 + 12) == [10, 12]
+    assert screen.column_widths(table, 2 + 4 + 3 + 12) is None

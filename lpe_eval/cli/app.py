@@ -4,16 +4,19 @@ from typing import Annotated
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.derived import Commands
 
-MEASURE, MAKE, READ = "Measure", "Train", "Read"
+BEGIN, MEASURE, MAKE, READ = "Begin", "Measure", "Train", "Read"
 
 
 app = typer.Typer(
     cls=Commands,
     help="What happens to a language model when the text gets longer than it was trained on?",
-    epilog="Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, "
+    epilog="Begin with lpe-eval ppl, which needs nothing else; lpe-eval COMMAND --help has examples.\n\n"
+    "Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells failed, "
     "5 inconclusive comparison, 130 interrupted.",
+    rich_markup_mode="rich",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Every flag may be typed with underscores as well.
@@ -44,15 +47,50 @@ def _before_every_command(
 
 
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; auto takes CUDA where there is one, else the CPU.")
+    str,
+    typer.Option(
+        help="cpu, cuda, cuda:1, mps, ...; auto takes CUDA where there is one, else the CPU.",
+        autocompletion=completion.devices,
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16, float16; auto is float32 on a CPU, bfloat16 on CUDA.",
+        autocompletion=completion.precisions,
+    ),
+]
+Attention = Annotated[
+    str,
+    typer.Option(help="An attention path from `list attentions`, or auto.", autocompletion=completion.attentions),
+]
+Baseline = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Then compare with this baseline, or with the run at ./PATH, and end as `compare` does.",
+        autocompletion=completion.baselines,
+    ),
 ]
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same command, the same bits on CUDA too; some models get slower.")
 ]
+As = Annotated[
+    str | None,
+    typer.Option(
+        "--as", help="Print tables for a page or a paper: markdown or latex.", autocompletion=completion.forms
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and about how long it would take; write nothing.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard another run that the folder holds.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.")]
 TokenizerName = Annotated[
-    str | None, typer.Option(help="For every model, instead of its own: bytes, char:FILE, hf:PATH, bpe:FILES.")
+    str | None,
+    typer.Option(
+        help="For every model, instead of its own: bytes, char:FILE, hf:PATH, bpe:FILES.",
+        autocompletion=completion.tokenizers,
+    ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a model on the Hub.")]
 TrustRemoteCode = Annotated[

@@ -5,8 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lpe_eval.cli.app import MEASURE, Device, Overwrite, Quiet, app
-from lpe_eval.cli.running import run_spec
+from lpe_eval.cli import completion
+from lpe_eval.cli.app import MEASURE, Baseline, Device, DryRun, Overwrite, Quiet, app
+from lpe_eval.cli.models import encoders
+from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
@@ -19,10 +21,17 @@ def che(
     train: Annotated[bool, typer.Option("--train", help="Train encoders with --encoding, then score them.")] = False,
     encoding: Annotated[
         list[str] | None,
-        typer.Option(help="What to train, from `list encodings`: rope,dape(kerple_log). Commas, or repeat it."),
+        typer.Option(
+            help="What to train, from `list encodings`: rope,dape(kerple_log). Commas, or repeat it.",
+            autocompletion=completion.encodings,
+        ),
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="How to train and test: deepmind, dape, quick, smoke, or a YAML file.")
+        str | None,
+        typer.Option(
+            help="How to train and test: deepmind, dape, quick, smoke, or a YAML file.",
+            autocompletion=completion.trainings,
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -30,10 +39,13 @@ def che(
             "--model",
             "-m",
             help="Score a folder of encoders, all those that a --train left in its folder, or a released one by its "
-            "name. Repeat it for several. Default: the released ones.",
+            "name. Repeat it for several; all: every released one. Default: the released ones.",
+            autocompletion=completion.encoders,
         ),
     ] = None,
-    tasks: Annotated[str, typer.Option(help="Problems with commas, or all.")] = "all",
+    tasks: Annotated[
+        str, typer.Option(help="Problems with commas, or all.", autocompletion=completion.problems)
+    ] = "all",
     lengths: Annotated[
         str | None, typer.Option(help="Input lengths to score: 40,41,100 or 50:500:+50. Default: the protocol's.")
     ] = None,
@@ -53,11 +65,9 @@ def che(
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/che-<id>."),
     ] = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
-    baseline: Annotated[
-        list[str] | None,
-        typer.Option(help="Then compare with this baseline, or with the run at ./PATH, and end as `compare` does."),
-    ] = None,
+    baseline: Baseline = None,
 ) -> None:
     """Train and score encoders on fifteen algorithmic problems, at lengths beyond those of training.
 
@@ -90,15 +100,19 @@ def che(
             fields["protocol"] = read_protocol(protocol or "quick").model_dump(mode="json")
         else:
             fields |= _checkpoints(model, fields)
-        run_spec(parse_spec(fields, CheSpec, "che"), out, overwrite, quiet, baseline or ())
+        spec = parse_spec(fields, CheSpec, "che")
+        if dry_run:
+            foresee(spec, quiet)
+        else:
+            run_spec(spec, out, overwrite, quiet, baseline or ())
 
 
 def _checkpoints(given: list[str] | None, fields: dict[str, Any]) -> dict[str, Any]:
     """The models to score; of the released ones, unless the user says otherwise, few lengths and strings."""
-    from lpe_eval.spec.che_checkpoint import released_encoders
+    from lpe_eval.spec.released import released_encoders
 
     if given:
-        return {"models": given}
+        return {"models": encoders(given)}
     released = released_encoders()
     if not released:
         raise SpecError(

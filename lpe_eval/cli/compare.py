@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import MEASURE, app
 from lpe_eval.cli.running import end_with
 from lpe_eval.cli.sentences import sentence_for_errors
@@ -13,12 +14,13 @@ from lpe_eval.errors import SpecError
 
 @app.command(rich_help_panel=MEASURE)
 def compare(
-    run: Annotated[Path, typer.Argument(help="Folder of the run to judge.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run to judge.", autocompletion=completion.runs)],
     baseline: Annotated[
         list[str] | None,
         typer.Option(
             help="A baseline's name, or ./PATH of a run: a name without a slash is never a folder. Repeat it for "
-            "several trainings of one recipe, which then say how much a training varies."
+            "several trainings of one recipe, which then say how much a training varies.",
+            autocompletion=completion.baselines,
         ),
     ] = None,
     tolerance: Annotated[
@@ -36,7 +38,10 @@ def compare(
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="What may differ all the same: task, protocol, tokenizer, dtype, seed, missing."),
+        typer.Option(
+            help="What may differ all the same: task, protocol, tokenizer, dtype, seed, missing.",
+            autocompletion=completion.allowed,
+        ),
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="File of the report as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="File of the report as JUnit XML.")] = None,

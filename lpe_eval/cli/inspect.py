@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import (
     READ,
     AsPublished,
@@ -15,13 +16,18 @@ from lpe_eval.cli.app import (
     TrustRemoteCode,
     app,
 )
+from lpe_eval.cli.models import language_models
 from lpe_eval.cli.sentences import sentence_for_errors
 
 
 @app.command(rich_help_panel=READ)
 def inspect(
-    checkpoint: Annotated[str, typer.Argument(help="As `ppl -m` takes it.")],
-    task: Annotated[str, typer.Option(help="The task whose windows are counted.")] = "python-stdlib",
+    checkpoint: Annotated[
+        str, typer.Argument(help="As `ppl -m` takes it; all: every released one.", autocompletion=completion.models)
+    ],
+    task: Annotated[
+        str, typer.Option(help="The task whose windows are counted.", autocompletion=completion.tasks)
+    ] = "python-stdlib",
     tokenizer: TokenizerName = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -38,7 +44,6 @@ def inspect(
         from lpe_eval.spec.tasks import parse_spec, read_task
 
         changes = {
-            "models": [checkpoint],
             "tokenizer": tokenizer,
             "revision": revision,
             "trust_remote_code": trust_remote_code,
@@ -47,9 +52,11 @@ def inspect(
             "remap": remap,
             "as_published": as_published,
         }
-        spec = parse_spec(PerplexitySpec.of_task(read_task(task), changes), PerplexitySpec, "inspect")
-        found = inspect_checkpoint(checkpoint, spec)
-        for table in found.tables:
-            show(table)
-        for sentence in found.notes:
-            note(sentence)
+        chosen = read_task(task)
+        for each in language_models([checkpoint]):
+            fields = PerplexitySpec.of_task(chosen, {**changes, "models": [each]})
+            found = inspect_checkpoint(each, parse_spec(fields, PerplexitySpec, "inspect"))
+            for table in found.tables:
+                show(table)
+            for sentence in found.notes:
+                note(sentence)

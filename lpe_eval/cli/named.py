@@ -1,49 +1,12 @@
-"""What people name on the command line: models, text, and numbers that may also be a word."""
+"""What people name on the command line: text, and numbers that may also be a word."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lpe_eval.errors import SpecError
 
 _OF_THE_HUB, _OF_IDS = {"hub", "wikitext"}, {"tokenized_bin"}
 _OURS = _OF_THE_HUB | _OF_IDS | {"local", "python_stdlib", "urn", "echo"}
 """Corpora of which it is known what has an effect on them; others may heed any flag."""
-
-
-def named_models(models: list[str] | None) -> list[str]:
-    """The models of `-m`, or those that are measured where nobody names one.
-
-    `all`, and every pattern such as `steps/*`, which a shell leaves alone in quotes, are spelled out.
-
-    Raises:
-        SpecError: a pattern matches nothing, or no checkpoint ships with this installation.
-    """
-    from glob import glob
-
-    if not models:
-        return _released("measured")
-    found: list[str] = []
-    for each in models:
-        if each == "all":
-            found += _released("all")
-            continue
-        if not set(each) & set("*[") or ":" in each or "=" in each or Path(each).exists():
-            found.append(each)
-            continue
-        matches = sorted(glob(str(Path(each).expanduser())))  # noqa: PTH207, since the pattern may begin at the root
-        if not matches:
-            raise SpecError(f"-m {each}: no file or folder here matches this pattern")
-        found += matches
-    return found
-
-
-def _released(which: Literal["measured", "all"]) -> list[str]:
-    from lpe_eval.spec.released import measured_names, released_names
-
-    names = measured_names() if which == "measured" else released_names()
-    if not names:
-        raise SpecError("no checkpoint ships with this installation; name one with -m")
-    return names
 
 
 def named_corpus(data: str | None, flags: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any] | None:

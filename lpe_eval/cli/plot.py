@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import READ, app
 from lpe_eval.cli.sentences import sentence_for_errors
 
 
 @app.command(rich_help_panel=READ)
 def plot(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs of one kind; several are drawn together.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs of one kind; several are drawn together.", autocompletion=completion.runs),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the figures. Default: figures/ of the first run.")
     ] = None,

@@ -5,11 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import (
     MEASURE,
     AsPublished,
+    Attention,
+    Baseline,
     Deterministic,
     Device,
+    DryRun,
+    Dtype,
     Overwrite,
     Quiet,
     Remap,
@@ -20,8 +25,9 @@ from lpe_eval.cli.app import (
     TrustRemoteCode,
     app,
 )
-from lpe_eval.cli.named import named_corpus, named_models, whole
-from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.models import default_models, language_models
+from lpe_eval.cli.named import named_corpus, whole
+from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.cli.token_flags import KeepTokens, KeyGain, KeyLoss, KeyShort, KeyTokens, KeyWeighting
 
@@ -36,6 +42,7 @@ def ppl(
             help="A released checkpoint (alibi), a folder, or an address behind a format's prefix (hf:org/name, "
             "neox:DIR, fairseq:FILE, py:FILE.py:make). Repeat it for several; NAME=... renames. "
             "all: every released checkpoint of Python code. Default: one of each kind.",
+            autocompletion=completion.models,
         ),
     ] = None,
     lengths: Annotated[
@@ -43,14 +50,20 @@ def ppl(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="nonoverlap, sliding, last, anchored; several with commas. Default: nonoverlap,sliding."),
+        typer.Option(
+            help="nonoverlap, sliding, last, anchored; several with commas. Default: nonoverlap,sliding.",
+            autocompletion=completion.cutting,
+        ),
     ] = None,
     stride: Annotated[
         str | None, typer.Option(help="sliding: tokens from one window to the next. Default: L/2, half of each length.")
     ] = None,
     last_k: Annotated[int | None, typer.Option(help="last, anchored: targets scored at the end of a window.")] = None,
     task: Annotated[
-        str, typer.Option(help="What is measured: a name from `list tasks`, or a YAML file.")
+        str,
+        typer.Option(
+            help="What is measured: a name from `list tasks`, or a YAML file.", autocompletion=completion.tasks
+        ),
     ] = "python-stdlib",
     data: Annotated[
         str | None,
@@ -59,6 +72,7 @@ def ppl(
             "-d",
             help="Other text than the task's: a .txt, .jsonl, .parquet, .arrow or .bin file, a folder, "
             "hub:org/name[@revision], python-stdlib, or urn or echo, whose optimum is known (urn?alpha=0.5).",
+            autocompletion=completion.corpora,
         ),
     ] = None,
     split: Annotated[
@@ -78,17 +92,20 @@ def ppl(
             help="Tokens of text measured at every length. Default: the task's, and at least 4.5 longest windows."
         ),
     ] = None,
-    bos: Annotated[str | None, typer.Option(help="auto, always, first-window or never.")] = None,
+    bos: Annotated[
+        str | None, typer.Option(help="auto, always, first-window or never.", autocompletion=completion.bos)
+    ] = None,
     pack: Annotated[bool, typer.Option("--pack", help="Join documents into one stream, as some papers do.")] = False,
-    tail: Annotated[str | None, typer.Option(help="A document's last, shorter window: score or drop.")] = None,
+    tail: Annotated[
+        str | None,
+        typer.Option(help="A document's last, shorter window: score or drop.", autocompletion=completion.tails),
+    ] = None,
     batch_size: Annotated[
         str, typer.Option("--batch-size", "-b", help="Windows per batch, or auto. Changes speed, not values.")
     ] = "auto",
     device: Device = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16; auto is float32 on a CPU, bfloat16 on CUDA.")
-    ] = "auto",
-    attention: Annotated[str, typer.Option(help="An attention path from `list attentions`, or auto.")] = "auto",
+    dtype: Dtype = "auto",
+    attention: Attention = "auto",
     deterministic: Deterministic = False,
     tokenizer: TokenizerName = None,
     revision: Revision = None,
@@ -117,14 +134,9 @@ def ppl(
     ] = None,
     overwrite: Overwrite = False,
     seed: Annotated[int | None, typer.Option(help="Of the choice of documents and of sampled positions.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print windows, tokens and an estimate; measure nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
-    baseline: Annotated[
-        list[str] | None,
-        typer.Option(help="Then compare with this baseline, or with the run at ./PATH, and end as `compare` does."),
-    ] = None,
+    baseline: Baseline = None,
 ) -> None:
     """Measure perplexity at several lengths, as a table and a plot.
 
@@ -162,7 +174,7 @@ def ppl(
         changes = {key: value for key, value in spelled.items() if value is not None}
         longest = max(changes.get("lengths", chosen.lengths))
         changes |= {
-            "models": named_models(model),
+            "models": language_models(model) if model else default_models(),
             "max_tokens": max_tokens
             if max_tokens is not None
             else max(chosen.max_tokens, 9 * max(longest, 0) // 2 + 3),
@@ -184,11 +196,6 @@ def ppl(
         }
         spec = parse_spec(PerplexitySpec.of_task(chosen, changes), PerplexitySpec, "ppl")
         if dry_run:
-            from lpe_eval.commands.ppl import estimate
-            from lpe_eval.console import note, show
-
-            found = estimate(spec, (lambda sentence: None) if quiet else note)
-            show(found.table)
-            note(found.total)
-            return
-        run_spec(spec, out, overwrite, quiet, baseline or ())
+            foresee(spec, quiet)
+        else:
+            run_spec(spec, out, overwrite, quiet, baseline or ())

@@ -20,7 +20,8 @@ from lpe_eval.cli.app import (
     TrustRemoteCode,
     app,
 )
-from lpe_eval.cli.named import named_corpus, named_models, whole
+from lpe_eval.cli.models import default_models, language_models
+from lpe_eval.cli.named import named_corpus, whole
 from lpe_eval.cli.running import run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 
@@ -122,7 +123,7 @@ def recall(
         flags = {"split": split, "text_column": text_column, "subset": subset, "streaming": streaming or None,
                  "token_dtype": token_dtype}  # fmt: skip
         fields: dict[str, Any] = {
-            "models": named_models(model),
+            "models": language_models(model) if model else default_models(),
             "tests": parse_tests(tests),
             "lengths": parse_lengths(lengths),
             "corpus": named_corpus(data, flags, usual) or usual,

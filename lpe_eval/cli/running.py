@@ -1,5 +1,6 @@
 """How a spec of any kind becomes a run on the screen: run, shown, compared, and ended with the right exit code."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from lpe_eval.commands.compare import Comparison
+    from lpe_eval.screen import Table
 
 
 def run_spec(
@@ -51,12 +53,61 @@ def run_spec(
         console.show(table)
     for sentence in outcome.notes:
         tell(sentence)
+    if found.kind.worse_is and not opened:
+        place = shlex.quote(str(outcome.folder))
+        tell(f"next: lpe-eval show {place}, or keep it as a baseline: lpe-eval compare {place} --bless NAME")
     if opened:
         end_with(compare.compare(outcome.folder, opened, compare.Rules()))
     if outcome.failed:
         raise SomeCellsFailed(outcome.failed)
     if outcome.misfit:
         raise SpecError(outcome.misfit)
+
+
+def foresee(spec: "BaseModel", quiet: bool, device: str = "auto", jobs: int | None = None) -> None:
+    """Shows what `run_spec` would do and about how long it would take, and writes nothing.
+
+    A kind of run whose command has no function `estimate` shows its spec.
+
+    Raises:
+        LpeEvalError: what is asked cannot be.
+    """
+    import inspect
+
+    from lpe_eval import console
+    from lpe_eval.measure.denormals import denormals_as_zero
+    from lpe_eval.model.foreign.library_log import repeats_left_out
+    from lpe_eval.registry import COMMANDS
+    from lpe_eval.screen import listing
+
+    kind = str(spec.kind)  # pyright: ignore[reportAttributeAccessIssue]
+    tell = (lambda sentence: None) if quiet else console.note
+    if not COMMANDS.has(kind, "estimate"):
+        console.show(listing("planned", ("field", "value"), list(spec.model_dump(mode="json").items())))
+        console.note(f"how long it would take is not known: {kind} makes no estimate")
+        return
+    estimate = COMMANDS.function(kind, "estimate")
+    wanted = inspect.signature(estimate).parameters
+    where = {name: value for name, value in {"device": device, "jobs": jobs}.items() if name in wanted}
+    with denormals_as_zero(), repeats_left_out():
+        found = estimate(spec, tell, **where)
+    console.show(found.table)
+    console.note(found.total)
+
+
+def show_as(table: "Table", form: str | None) -> None:
+    """Shows a table on the screen, or prints it in a form for a page or a paper.
+
+    Raises:
+        UnknownName: there is no such form.
+    """
+    from lpe_eval import console
+    from lpe_eval.report.markup import table_as
+
+    if form is None:
+        console.show(table)
+    else:
+        console.lines(table_as(table, form))
 
 
 def end_with(comparison: "Comparison") -> None:

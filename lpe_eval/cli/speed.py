@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from lpe_eval.cli.app import MEASURE, Device, Overwrite, Quiet, app
-from lpe_eval.cli.running import run_spec
+from lpe_eval.cli import completion
+from lpe_eval.cli.app import MEASURE, Attention, Device, DryRun, Dtype, Overwrite, Quiet, app
+from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 
 _COSTLY = ["sinusoidal", "rope", "alibi", "t5", "kerple_log", "fire", "dape(kerple_log)"]
@@ -19,12 +20,16 @@ def speed(
         list[str] | None,
         typer.Option(
             help="From `list encodings`, several with commas, or repeat it. Default: "
-            "sinusoidal,rope,alibi,t5,kerple_log,fire,dape(kerple_log)."
+            "sinusoidal,rope,alibi,t5,kerple_log,fire,dape(kerple_log).",
+            autocompletion=completion.encodings,
         ),
     ] = None,
     lengths: Annotated[str, typer.Option(help="Tokens per window: 512,8192 or 1024:16384:x2.")] = "512,1024,2048",
     mode: Annotated[
-        str, typer.Option(help="forward: scoring without gradients; train: a loss and its gradient.")
+        str,
+        typer.Option(
+            help="forward: scoring without gradients; train: a loss and its gradient.", autocompletion=completion.modes
+        ),
     ] = "forward,train",
     width: Annotated[int, typer.Option(help="Model width.")] = 128,
     layers: Annotated[int, typer.Option(help="Number of layers.")] = 4,
@@ -32,15 +37,14 @@ def speed(
     batch_tokens: Annotated[int, typer.Option(help="Tokens per pass; a longer window goes alone.")] = 2048,
     rounds: Annotated[int, typer.Option(help="Rounds that the medians are over, at least 5.")] = 5,
     device: Device = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16; auto is float32 on a CPU, bfloat16 on CUDA.")
-    ] = "auto",
-    attention: Annotated[str, typer.Option(help="An attention path from `list attentions`, or auto.")] = "auto",
+    dtype: Dtype = "auto",
+    attention: Attention = "auto",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/speed-<id>."),
     ] = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure tokens per second and memory of encodings, with plain causal attention as the unit.
@@ -66,4 +70,8 @@ def speed(
             "dtype": dtype,
             "attention": attention,
         }
-        run_spec(parse_spec(fields, SpeedSpec, "speed"), out, overwrite, quiet)
+        spec = parse_spec(fields, SpeedSpec, "speed")
+        if dry_run:
+            foresee(spec, quiet)
+        else:
+            run_spec(spec, out, overwrite, quiet)

@@ -29,12 +29,14 @@ from lpe_eval.report.folders.che import CheCell, CheFolder, slug_of
 from lpe_eval.report.gate.che_rows import unit_of
 from lpe_eval.report.gate.comparable import PlannedRow, problem_row
 from lpe_eval.report.numbers.che_summary import che_frame
-from lpe_eval.run import Outcome, Settings
+from lpe_eval.run import Estimate, Outcome, Settings
+from lpe_eval.screen import duration, listing, short_count
 from lpe_eval.spec.che_checkpoint import CheCheckpointSpec, TrainedTask
-from lpe_eval.spec.che_spec import CheSpec
+from lpe_eval.spec.che_spec import CheSpec, TestSet
 from lpe_eval.spec.fingerprint import run_id
 from lpe_eval.table import SCHEMA
 from lpe_eval.train.encoders import Log, Trained, Validated, train_encoders
+from lpe_eval.train.estimate import seconds_to_score, seconds_to_train_on
 
 _SLOWER = "the same results, more slowly, because steps were not replayed"
 
@@ -99,6 +101,44 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
         f"there is no value for {failed[0]}{more}" if failed else "",
         f"not every model could be asked everything: {'; '.join(misfits)}" if misfits else "",
     )
+
+
+def estimate(spec: CheSpec, tell: Tell) -> Estimate:
+    """What `run_spec` would do, and how long it would take.
+
+    Args:
+        spec: what would be run.
+        tell: told of each model as soon as it is known.
+
+    Raises:
+        LpeEvalError: as `run_spec`, but for what is written.
+    """
+    device = pick_device(spec.device)
+    if spec.encodings and device.type == "cpu":
+        keep_freed_memory()
+    cells = plan_cells(spec)
+    _refuse_unfit(cells, device)
+
+    def test(cell: PlannedCell) -> TestSet:
+        return spec.test_set(cell.protocol, cell.task.problem.shortest_length)
+
+    rows, total = [], 0.0
+    for model in dict.fromkeys(cell.name[0] for cell in cells):
+        own = [cell for cell in cells if cell.name[0] == model]
+        try:
+            seconds = (seconds_to_train_on if spec.encodings else seconds_to_score)(own, test, device)
+            took = duration(seconds)
+        except (SpecError, LengthError) as error:
+            seconds, took = 0.0, f"n/a: {error}"
+        total += seconds
+        tell(f"{model}: {took}")
+        strings = sum(test(cell).samples * len(test(cell).lengths) for cell in own)
+        trained = f"{own[0].work:,} x {len(own[0].protocol.runs)}" if spec.encodings else "-"
+        rows.append((model, str(len(own)), trained, short_count(strings), took))
+    columns = ("model", "problems", "steps x runs", "strings scored", "estimate")
+    most = "at most " if spec.encodings and cells[0].protocol.solved_at is not None else ""
+    sentence = f"about {most}{duration(total)} for {len(cells)} cells; what the folder holds already is not done again"
+    return Estimate(listing("planned", columns, rows), sentence)
 
 
 def _planned_rows(cell: PlannedCell, spec: CheSpec) -> list[PlannedRow]:

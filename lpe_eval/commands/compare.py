@@ -29,7 +29,7 @@ from lpe_eval.report.gate.verdicts import (
 )
 from lpe_eval.report.kind import Found, open_folder
 from lpe_eval.report.numbers.student import MOST_SIGMAS
-from lpe_eval.screen import Table, counted, listing
+from lpe_eval.screen import Column, Table, counted
 from lpe_eval.table import CHE_METRICS
 
 COLUMNS = ("model", "at", "baseline -> run", "change, %", "allowed", "over", "verdict")
@@ -37,6 +37,8 @@ COLUMNS = ("model", "at", "baseline -> run", "change, %", "allowed", "over", "ve
 error; `over` says from how many of what that was made."""
 
 OF_RECALL = (GAIN, EFFECTIVE_LENGTH)
+
+_NUMBERS = ("baseline -> run", "change, %", "allowed")
 
 _WORTH_SEEING = 0.005
 """A change of a loss that a gate should not sleep through."""
@@ -115,7 +117,8 @@ def title(comparison: Comparison) -> str:
 
 def table_of(comparison: Comparison) -> Table:
     """The table of verdicts."""
-    return listing(title(comparison), COLUMNS, shown(comparison.verdicts))
+    columns = [Column(name, number=name in _NUMBERS) for name in COLUMNS]
+    return Table(title(comparison), columns, shown(comparison.verdicts))
 
 
 def shown(verdicts: Sequence[Verdict]) -> list[Sequence[str]]:

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from lpe_eval.errors import LpeEvalError, OutputError
+from lpe_eval.errors import LpeEvalError, OutputError, SpecError
 from lpe_eval.plain import read_plain
 from lpe_eval.report.folders.folder import SPEC
 from lpe_eval.report.kind import Found, open_folder
+from lpe_eval.report.numbers.trainings import recipe_of, spread
 from lpe_eval.report.sources import Citations, citations
+from lpe_eval.report.tables.places import Place, places_table
 from lpe_eval.report.tables.provenance import MODEL_COLUMNS, machine, models, seeds, state, text
-from lpe_eval.screen import Table, listing
+from lpe_eval.screen import Table, listing, with_error
 
 
 class Shown(NamedTuple):
@@ -41,6 +43,24 @@ def show(path: Path) -> Shown:
     return Shown(tables, ["nothing has been finished in this folder yet"] if unfinished else [])
 
 
+def values(path: Path, over_seeds: bool) -> list[Table]:
+    """The values of a run alone.
+
+    Args:
+        path: of the run.
+        over_seeds: trainings of one recipe as one line, with their mean and deviation.
+
+    Raises:
+        SpecError: the folder holds no run, or one without values or without models.
+        OutputError: it holds one that is damaged.
+    """
+    found = open_folder(path)
+    if not found.kind.columns or not found.rows:
+        raise SpecError(f"{path} holds no values; run it to its end, or name another folder")
+    with _understood(path):
+        return _over_seeds(found) if over_seeds else found.kind.values(found)
+
+
 def cite(path: Path) -> Citations:
     """BibTeX of what a run used, and of this program.
 
@@ -61,6 +81,29 @@ def spec_of(path: Path) -> str:
         OutputError: it holds one that is damaged.
     """
     return read_plain(open_folder(path).path / SPEC)
+
+
+def _over_seeds(found: Found) -> list[Table]:
+    if "model" not in found.rows[0]:
+        raise SpecError(f"{found.path} holds {found.kind.title}, of which there are no trainings")
+    return [_metric_over_seeds(found, str(metric)) for metric in dict.fromkeys(row["metric"] for row in found.rows)]
+
+
+def _metric_over_seeds(found: Found, metric: str) -> Table:
+    values: dict[tuple[str, Place], list[float]] = {}
+    for row in found.rows:
+        if row["metric"] == metric and row["status"] == "ok":
+            group = str(row.get("protocol") if "corpus" in row else row.get("task") or "")
+            values.setdefault((recipe_of(str(row["model"])), Place(group, int(row["length"]))), []).append(row["value"])
+    many = {line: max(len(held) for (of, _), held in values.items() if of == line) for line, _ in values}
+    cells = {
+        (f"{line} ({many[line]} trainings)" if many[line] > 1 else line, place): with_error(each.mean, each.deviation)
+        for (line, place), each in ((key, spread(held)) for key, held in values.items())
+    }
+    below = ["± is the standard deviation of the trainings of a recipe (divisor n - 1); a line without it is of one"]
+    if any(len(held) < many[line] for (line, _), held in values.items()):
+        below.append("not every training has a value everywhere")
+    return places_table(metric, cells, below, name="recipe")
 
 
 def _about(found: Found) -> list[Table]:

@@ -1,5 +1,6 @@
 """What `speed` measures: time and memory of each encoding, beside plain causal attention."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from lpe_eval.errors import SpecError
 from lpe_eval.measure.device import dtype_name, pick_device
 from lpe_eval.measure.peak import Peak, peak_of, without_value
 from lpe_eval.measure.plan import work_per_token
-from lpe_eval.measure.progress import Advance
+from lpe_eval.measure.progress import Advance, Tell, takes_left
 from lpe_eval.measure.provenance import Account, run_facts
 from lpe_eval.measure.speed import UNIT, Case, Passes, seconds_in_turn, timing, unit_of
 from lpe_eval.model.falling_back import Taken, taken
@@ -19,10 +20,14 @@ from lpe_eval.model.needed_memory import WEIGHT, WEIGHT_AND_GRADIENT, model_shor
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.report.figures.speed import draw_speed
 from lpe_eval.report.folders.speed import SpeedFolder
-from lpe_eval.run import Outcome, Settings
+from lpe_eval.run import Estimate, Outcome, Settings
+from lpe_eval.screen import duration, listing
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.speed_spec import Mode, SpeedSpec
 from lpe_eval.table import SCHEMA
+
+_SHORT = 1024
+"""Tokens of a window by which an estimate is made."""
 
 
 def run_spec(spec: SpeedSpec, settings: Settings) -> Outcome:
@@ -39,19 +44,39 @@ def run_spec(spec: SpeedSpec, settings: Settings) -> Outcome:
         SpecError: an encoding does not exist or does not fit, or the attention path cannot compute it.
         OutputError: the folder cannot be used.
     """
-    device = pick_device(spec.device)
-    spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})
+    spec, device = _resolved(spec)
     groups: list[tuple[Mode, int]] = [(mode, length) for mode in spec.modes for length in spec.lengths]
-    each = WEIGHT_AND_GRADIENT if "train" in spec.modes and device.type == "cpu" else WEIGHT
-    if shortfall := model_shortfall(spec.model_with(spec.encodings[0]), each):
-        raise SpecError(f"one model {shortfall}; lower --width or --layers")
-    for case in _cases(spec, *groups[0]).values():
-        # Chooses the attention path, so that what does not fit is said before anything is measured.
-        with _passing_over_all_but(SpecError):
-            assert Passes(case, device).attention
     run = run_id({"spec": spec.model_dump(mode="json"), "version": lpe_eval.__version__})
     with SpeedFolder(settings.folder(f"speed-{run}"), run, spec_text(spec), settings.overwrite) as folder:
         return _timed(spec, folder, device, groups, settings)
+
+
+def estimate(spec: SpeedSpec, tell: Tell) -> Estimate:
+    """What `run_spec` would do, and how long it would take, from one short pass of each encoding in each mode.
+
+    Args:
+        spec: what would be measured.
+        tell: told of each encoding as soon as it is known.
+
+    Raises:
+        SpecError: an encoding does not exist or does not fit, or the attention path cannot compute it.
+    """
+    # What this process took to start, each of those takes in which the memory of a pass is measured.
+    starting = time.process_time()
+    spec, device = _resolved(spec)
+    passes, many, rows, total = spec.rounds + 2, len(spec.lengths), [], 0.0
+    for mode in spec.modes:
+        for name, case in _cases(spec, mode, min(*spec.lengths, _SHORT)).items():
+            each = _seconds_each(case, device)
+            work = sum(_work(_cases(spec, mode, length)[name]) for length in spec.lengths)
+            seconds = 0.0 if each is None else passes * each * work
+            took = "n/a" if each is None else duration(seconds)
+            total += seconds + (0.0 if device.type == "cuda" else starting * many)
+            tell(f"{name}, {mode}: {took}")
+            rows.append((name, mode, ", ".join(map(str, spec.lengths)), str(passes * many), took))
+    columns = ("encoding", "mode", "lengths", "passes", "estimate")
+    sentence = f"about {duration(total)} in all, with the processes in which memory is measured"
+    return Estimate(listing("planned", columns, rows), sentence)
 
 
 def _timed(
@@ -78,10 +103,11 @@ def _timed(
         folder.write_provenance(account.provenance(facts, lengths_from_an_earlier_start=resumed))
 
     write_provenance()
-    total = sum((spec.rounds + 2) * _work(case) for group in todo for case in _cases(spec, *group).values())
-    with settings.progress(total, "work") as advance:
+    cases = [case for group in todo for case in _cases(spec, *group).values()]
+    with settings.progress((spec.rounds + 2) * len(cases), "steps") as advance:
+        doing = _Doing((spec.rounds + 2) * sum(map(_work, cases)), advance)
         for group in todo:
-            done[group] = _measured(spec, _cases(spec, *group), device, folder.run, advance)
+            done[group] = _measured(spec, _cases(spec, *group), device, folder.run, doing)
             folder.write_rows(_in_order(done, groups))
             write_provenance()
     rows = _in_order(done, groups)
@@ -89,6 +115,31 @@ def _timed(
     failed = sum(row["status"] == "failed" for row in rows)
     sentence = f"{failed} of the cases have no value; their notes stand below the table" if failed else ""
     return Outcome(folder.directory, [f"rows: {folder.directory / 'speed.csv'}   figure: {figure}"], sentence)
+
+
+def _resolved(spec: SpeedSpec) -> tuple[SpeedSpec, torch.device]:
+    """The spec with its device and precision, where everything in it exists and fits."""
+    device = pick_device(spec.device)
+    spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})
+    each = WEIGHT_AND_GRADIENT if "train" in spec.modes and device.type == "cpu" else WEIGHT
+    if shortfall := model_shortfall(spec.model_with(spec.encodings[0]), each):
+        raise SpecError(f"one model {shortfall}; lower --width or --layers")
+    for case in _cases(spec, spec.modes[0], spec.lengths[0]).values():
+        # Chooses the attention path, so that what does not fit is said before anything is measured.
+        with _passing_over_all_but(SpecError):
+            assert Passes(case, device).attention
+    return spec, device
+
+
+def _seconds_each(case: Case, device: torch.device) -> float | None:
+    """Seconds of a unit of work, from the second of two passes; None where the case cannot be run."""
+    with _passing_over_all_but(SpecError):
+        passes = Passes(case, device)
+        passes.once(case.length, case.windows)
+        began = time.perf_counter()
+        passes.once(case.length, case.windows)
+        return max(0.0, time.perf_counter() - began) / _work(case)
+    return None
 
 
 def _cases(spec: SpeedSpec, mode: Mode, length: int) -> dict[str, Case]:
@@ -112,15 +163,33 @@ def _work(case: Case) -> int:
     return round(case.windows * case.length * work_per_token(case.length))
 
 
+class _Doing:
+    """Tells a progress bar of passes, and how long the rest will take: later passes are longer."""
+
+    def __init__(self, work: int, advance: Advance) -> None:
+        self._left, self._done, self._advance, self._began = work, 0, advance, time.monotonic()
+
+    def begin(self, what: str) -> None:
+        """What is done from now on."""
+        self._advance(0, what)
+
+    def passed(self, case: Case, passes: int = 1, what: str | None = None) -> None:
+        """So many passes of a case are over."""
+        self._done += passes * _work(case)
+        self._left = max(0, self._left - passes * _work(case))
+        left = max(0.0, time.monotonic() - self._began) * self._left / max(1, self._done)
+        self._advance(passes, what, **({"left": left} if takes_left(self._advance) else {}))
+
+
 def _measured(
-    spec: SpeedSpec, cases: Mapping[str, Case], device: torch.device, run: str, advance: Advance
+    spec: SpeedSpec, cases: Mapping[str, Case], device: torch.device, run: str, doing: _Doing
 ) -> list[dict[str, Any]]:
     """The rows of one mode and length."""
     peaks: dict[str, Peak] = {}
     for name, case in cases.items():
-        advance(0, f"memory of {name}, {case.mode} at {case.length}")
+        doing.begin(f"memory of {name}, {case.mode} at {case.length}")
         peaks[name] = peak_of(case, device)
-        advance(_work(case))
+        doing.passed(case)
     able: dict[str, Passes] = {}
     for name, case in cases.items():
         if peaks[name].status == "ok":
@@ -148,7 +217,7 @@ def _measured(
         return once
 
     def sentence(name: str) -> None:
-        advance(_work(cases[name]), f"{name}, {cases[name].mode} at {cases[name].length}")
+        doing.passed(cases[name], 1, f"{name}, {cases[name].mode} at {cases[name].length}")
 
     try:
         seconds = seconds_in_turn({name: guarded(name) for name in able}, spec.rounds, sentence)
@@ -162,7 +231,7 @@ def _measured(
     seconds = {name: found for name, found in seconds.items() if name not in failed}
     for name, case in cases.items():
         if name not in able:
-            advance((spec.rounds + 1) * _work(case))
+            doing.passed(case, spec.rounds + 1)
     plain = peaks[UNIT].mib
     rows: list[dict[str, Any]] = []
     for name, case in cases.items():

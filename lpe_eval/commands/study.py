@@ -13,20 +13,24 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 import yaml
 
 from lpe_eval.commands.train import resolved
-from lpe_eval.errors import OutputError
+from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.measure.device import pick_device
+from lpe_eval.measure.progress import Tell
 from lpe_eval.measure.provenance import Account, run_facts
 from lpe_eval.report.folders.atomic import write_atomically
 from lpe_eval.report.folders.study import StudyFolder
 from lpe_eval.report.folders.train import ended_training, read_log
 from lpe_eval.report.model_card import model_card
-from lpe_eval.run import Outcome, Settings
+from lpe_eval.run import Estimate, Outcome, Settings
+from lpe_eval.screen import duration, listing, short_count
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.study_spec import StudySpec
 from lpe_eval.spec.train_spec import TrainSpec
+from lpe_eval.train.estimate import seconds_of_training
 
 _JOBS_ON_GPU = 6
 _SECONDS_BETWEEN_POLLS = 2.0
@@ -77,6 +81,50 @@ def run_spec(spec: StudySpec, settings: Settings) -> Outcome:
     return Outcome(
         out, [sentence], f"{len(failed)} trainings of the study failed ({why}); the others are kept" if failed else ""
     )
+
+
+def estimate(spec: StudySpec, tell: Tell, device: str, jobs: int | None) -> Estimate:
+    """What `run_spec` would do, and how long it would take from the beginning.
+
+    Args:
+        spec: what would be trained.
+        tell: told of each training as soon as it is known.
+        device: where.
+        jobs: trainings at once; None is as many as `run_spec` takes.
+
+    Raises:
+        SpecError: the device does not exist.
+        DataError: a tokenizer is not there.
+    """
+    place = pick_device(device)
+    on_gpu, rows, known = place.type == "cuda", [], dict[str, float]()
+    trainings = [resolved(each) for each in spec.trainings(on_gpu)]
+    threads = torch.get_num_threads()
+    try:
+        # As each of the processes on a CPU has it.
+        torch.set_num_threads(threads if on_gpu else 1)
+        for each in trainings:
+            encoding = str(each.model.encoding.model_dump())
+            try:
+                if encoding not in known:
+                    known[encoding] = seconds_of_training(each, place)
+                took = duration(known[encoding])
+            except SpecError as error:
+                known[encoding], took = 0.0, f"failed: {error}"
+            tell(f"{each.name}: {took}")
+            tokens = short_count(each.steps * each.batch_tokens)
+            rows.append((each.name, str(each.model.encoding), str(each.seed), f"{each.steps:,}", tokens, took))
+    finally:
+        torch.set_num_threads(threads)
+    seconds = [known[str(each.model.encoding.model_dump())] for each in trainings]
+    at_once = min(jobs or (_JOBS_ON_GPU if on_gpu else os.cpu_count() or 1), len(trainings))
+    took = duration(max(*seconds, sum(seconds) / at_once))
+    sentence = (
+        f"about {took} with {at_once} of {len(trainings)} trainings at once, "
+        "from two steps of each encoding alone; trainings that are finished in the folder are not repeated"
+    )
+    columns = ("name", "encoding", "seed", "steps", "tokens", "estimate, alone")
+    return Estimate(listing("planned", columns, rows), sentence)
 
 
 def _trained(trainings: Sequence[TrainSpec], out: Path, settings: Settings, on_gpu: bool) -> dict[str, str]:

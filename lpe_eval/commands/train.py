@@ -10,7 +10,7 @@ from lpe_eval.measure.determinism import deterministic
 from lpe_eval.measure.device import pick_device, slow_products
 from lpe_eval.measure.facts import corpus_facts
 from lpe_eval.measure.memory import peak_memory_mib
-from lpe_eval.measure.progress import Progress
+from lpe_eval.measure.progress import Progress, Tell
 from lpe_eval.measure.provenance import Account, cost, run_facts
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.checkpoints.native import Native
@@ -19,10 +19,12 @@ from lpe_eval.model.needed_memory import TRAINED_WEIGHT, WEIGHT, model_shortfall
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.records import LogRow
 from lpe_eval.report.folders.train import TrainingFolder
-from lpe_eval.run import Outcome, Settings
+from lpe_eval.run import Estimate, Outcome, Settings
+from lpe_eval.screen import duration, listing, short_count
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.model_spec import CheckpointSpec
 from lpe_eval.spec.train_spec import TrainSpec
+from lpe_eval.train.estimate import seconds_of_training
 from lpe_eval.train.snapshot import SnapshotError
 from lpe_eval.train.text import Trainer, train_text
 
@@ -44,9 +46,7 @@ def run_spec(spec: TrainSpec, settings: Settings) -> Outcome:
     """
     spec = resolved(spec)
     device, run = pick_device(settings.device), run_id(spec.model_dump(mode="json"))
-    # On a GPU the weights are drawn in main memory, and trained elsewhere.
-    if shortfall := model_shortfall(spec.model, TRAINED_WEIGHT if device.type == "cpu" else WEIGHT):
-        raise SpecError(f"the training of {spec.name} {shortfall}; lower --width or --layers")
+    _refuse_unfit(spec, device)
     if slow := slow_products(spec.compute_dtype, device):
         settings.tell(slow)
     with (
@@ -58,6 +58,40 @@ def run_spec(spec: TrainSpec, settings: Settings) -> Outcome:
             _train_in(folder, spec, device, settings.progress)
     sentence = f"checkpoint: {folder.directory}   measure it: lpe-eval ppl -m {folder.directory}"
     return Outcome(folder.directory, [sentence])
+
+
+def estimate(spec: TrainSpec, tell: Tell, device: str) -> Estimate:
+    """What `run_spec` would do, and how long it would take; no text is read.
+
+    Args:
+        spec: the recipe.
+        tell: takes sentences that the user should read.
+        device: where it would be trained.
+
+    Raises:
+        SpecError: the device or the encoding does not exist, or the model does not fit into memory.
+        DataError: the tokenizer or the text is not there.
+    """
+    spec, place = resolved(spec), pick_device(device)
+    _refuse_unfit(spec, place)
+    open_corpus(spec.corpus)
+    if slow := slow_products(spec.compute_dtype, place):
+        tell(slow)
+    seconds = seconds_of_training(spec, place)
+    facts = [
+        ("model", f"{spec.name}: {spec.model.encoding}, {spec.model.layers} layers, width {spec.model.width}"),
+        ("text", f"{spec.corpus}, train and valid, as {spec.tokenizer}"),
+        (
+            "steps",
+            f"{spec.steps:,} of {spec.batch_tokens:,} tokens, {short_count(spec.steps * spec.batch_tokens)} in all",
+        ),
+        ("validations", f"{-(-spec.steps // spec.validate_every)} of {spec.validation_tokens:,} tokens"),
+        ("device", place.type),
+    ]
+    sentence = (
+        f"about {duration(seconds)} on this machine as it is now, from two steps, and some seconds to read the text"
+    )
+    return Estimate(listing("planned", ("what", "of it"), facts), sentence)
 
 
 def resolved(spec: TrainSpec) -> TrainSpec:
@@ -76,6 +110,12 @@ def resolved(spec: TrainSpec) -> TrainSpec:
             f"{spec.tokenizer} has {size:,} symbols; leave vocab_size out, or raise it"
         )
     return spec
+
+
+def _refuse_unfit(spec: TrainSpec, device: torch.device) -> None:
+    # On a GPU the weights are drawn in main memory, and trained elsewhere.
+    if shortfall := model_shortfall(spec.model, TRAINED_WEIGHT if device.type == "cpu" else WEIGHT):
+        raise SpecError(f"the training of {spec.name} {shortfall}; lower --width or --layers")
 
 
 def _train_in(folder: TrainingFolder, spec: TrainSpec, device: torch.device, progress: Progress) -> None:

@@ -8,10 +8,11 @@ from lpe_eval.data.problem import Problem, open_problem
 from lpe_eval.errors import UnknownName
 from lpe_eval.model.encoder_folder import encoder_folders, read_encoder_config
 from lpe_eval.registry import ENCODINGS
-from lpe_eval.spec.che_checkpoint import released_encoders
 from lpe_eval.spec.che_spec import CheProtocol, CheSpec
-from lpe_eval.spec.che_task import problem_task_names, read_problem_task
+from lpe_eval.spec.che_task import read_problem_task
 from lpe_eval.spec.encoding_spec import EncodingSpec
+from lpe_eval.spec.released import released_encoders
+from lpe_eval.spec.task_files import problem_task_names
 
 
 class CheTask(NamedTuple):

@@ -6,13 +6,12 @@ of that model on both sides of it, or the two nearest, by a straight line (matri
 attention grows with the length); for a model that was not begun, as for the others on average.
 """
 
-import inspect
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from lpe_eval.measure.plan import work_per_token
-from lpe_eval.measure.progress import Advance
+from lpe_eval.measure.progress import Advance, takes_left
 
 
 class _Seen(NamedTuple):
@@ -37,8 +36,7 @@ class Pace:
         self, tokens: Mapping[tuple[str, int], int], advance: Advance, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._left, self._advance, self._clock = dict(tokens), advance, clock
-        # A bar of somebody else's may reckon by itself.
-        self._told = "left" in inspect.signature(advance).parameters
+        self._told = takes_left(advance)
         self._seen: dict[tuple[str, int], _Seen] = {}
         self._now: tuple[str, int] | None = None
         self._began = 0.0

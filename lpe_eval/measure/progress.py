@@ -1,5 +1,6 @@
 """How long work tells what it has done: callables that are passed in, since nothing here prints."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -8,6 +9,12 @@ Advance = Callable[..., None]
 
 Where nobody gives the seconds, they are reckoned from what is done.
 """
+
+
+def takes_left(advance: Advance) -> bool:
+    """Whether it takes the seconds that are left; a bar of somebody else's may reckon by itself."""
+    return "left" in inspect.signature(advance).parameters
+
 
 Progress = Callable[[int, str], AbstractContextManager[Advance]]
 """Opens a progress bar over a total of some unit."""

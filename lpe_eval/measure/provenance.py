@@ -46,7 +46,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "libraries": _versions(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "device_type": device.type,
         **({"cuda": _cuda(device)} if device.type == "cuda" else {}),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -274,7 +274,8 @@ def driver_version(path: Path) -> str | None:
     return found[1] if found else None
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """What the processor calls itself, and how many there are."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -21,7 +21,7 @@ def on_cores(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[R
     Pieces are begun in their order, so the longest should come first. No gradients are kept.
 
     Raises:
-        whatever `work` raises. Pieces that have not begun by then are dropped.
+        Exception: whatever `work` raises. Pieces that have not begun by then are dropped.
     """
     threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
 

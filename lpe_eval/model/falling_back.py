@@ -121,7 +121,7 @@ def attended(
     """`path.attend`, or what an exact path makes of the same where that fails.
 
     Raises:
-        whatever the exact path raises as well; lack of memory; our own errors.
+        Exception: whatever the exact path raises as well; lack of memory; our own errors.
     """
     if not path.falls_back:
         return path.attend(q, k, v, encoding, at, mask, features)

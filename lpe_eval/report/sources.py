@@ -20,7 +20,8 @@ from lpe_eval.registry import CORPORA, ENCODINGS, PROBLEMS, Room
 from lpe_eval.report.citations import Entry, entries, once_each, own_entry, texts_in
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
-from lpe_eval.spec.tasks import PerplexityTask, read_task, task_names
+from lpe_eval.spec.task_files import task_names
+from lpe_eval.spec.tasks import PerplexityTask, read_task
 from lpe_eval.table import OPTIMUM
 
 _TOLD_WITH = {"nonoverlap": "alibi", "sliding": "alibi", "last": "dape"}

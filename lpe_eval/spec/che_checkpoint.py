@@ -1,6 +1,5 @@
 """What a folder of encoders holds: one encoding, trained under one protocol, a file of weights for each task."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,8 +9,6 @@ from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.model_spec import ModelSpec
 
 CHE_CHECKPOINT_SCHEMA = 1
-
-_RELEASED = Path(__file__).parent.parent / "released_che"
 
 
 class TrainedTask(BaseModel):
@@ -48,8 +45,3 @@ class CheCheckpointSpec(BaseModel):
     selection: ModelSelection
     protocol: CheProtocol
     tasks: dict[str, TrainedTask]
-
-
-def released_encoders() -> dict[str, Path]:
-    """The folders of encoders that ship with the package, by their names, sorted."""
-    return {path.parent.name: path.parent for path in sorted(_RELEASED.glob("*/config.yaml"))}

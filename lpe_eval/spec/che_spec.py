@@ -11,7 +11,8 @@ from lpe_eval.spec.encoding_spec import EncodingSpec, split_outside
 from lpe_eval.spec.fingerprint import fingerprint
 from lpe_eval.spec.model_spec import ModelSpec
 from lpe_eval.spec.ppl_spec import parse_lengths
-from lpe_eval.spec.tasks import LARGEST_SEED, read_yaml, tasks_folder
+from lpe_eval.spec.task_files import protocol_names, tasks_folder
+from lpe_eval.spec.tasks import LARGEST_SEED, read_yaml
 from lpe_eval.spec.train_spec import refuse_huge
 
 LONGEST_STRING = 1 << 16
@@ -57,15 +58,17 @@ class CheProtocol(BaseModel):
         steps: optimiser steps; fewer where `solved_at` stops a training.
         batch: strings in a step, all of one length, the same for all runs.
         train_lengths: the shortest and the longest string; the length of a step is uniform between them.
-        learning_rates, seeds: each pair is a run. The rate is constant (Adam, no weight decay) after
-            `warmup_steps` in which it rises linearly, until in the last `cooldown_steps` it falls linearly to
-            nothing; the papers have neither. A seed decides the initial weights alone.
+        learning_rates: each pair of a rate and a seed is a run. The rate is constant (Adam, no weight decay) between
+            `warmup_steps` and `cooldown_steps`.
+        warmup_steps: in which the rate rises linearly; the papers have none.
+        cooldown_steps: the last steps, in which the rate falls linearly to nothing; the papers have none.
+        seeds: of the initial weights, and of nothing else.
         data_seed: of the strings of training, sampled positions and dropout.
         clip_norm: of each run's gradient.
         compute_dtype: of products; weights, norms, softmax and optimiser are float32.
         check_every: steps between two validations, on strings that are not trained on.
         check_samples: strings of each length in a validation.
-        solved_at: training stops when every run has this accuracy in a validation; None is never.
+        solved_at: training stops when every run has this accuracy in a validation; never where it is left out.
         selection: which run is kept as a checkpoint.
         test_lengths: beyond training.
         in_range_lengths: within training, scored and shown apart; validation is at these as well.
@@ -182,9 +185,20 @@ class CheProtocol(BaseModel):
 class CheSpec(BaseModel):
     """One `lpe-eval che`: trains encoders and scores them, or scores checkpoints.
 
-    `encodings` are trained under `protocol`; `models` are folders of checkpoints, each with the protocol it
-    was trained under. `lengths`, `samples` and `seed` replace those of the protocol in scoring, and `lengths`
-    holds in-range ones as well as others. Neither of them, nor `tasks`, changes a training.
+    Neither `lengths`, `samples` and `seed` nor `tasks` changes a training.
+
+    Attributes:
+        kind: `che`.
+        encodings: what is trained under `protocol`; or else `models`.
+        models: folders of encoders, each with the protocol it was trained under, or released ones by name.
+        protocol: how encoders are trained and tested; the fields below.
+        tasks: problems from `list problems`, or `all` of the protocol.
+        lengths: lengths of strings that are scored, within training and beyond, instead of the protocol's.
+        samples: strings of each length, instead of the protocol's.
+        seed: of the test strings, instead of the protocol's.
+        deepmind_compat: do what the released code does where it differs: dropout stays on in scoring, one more step,
+            a mean over sub-batches, and the first length beyond training is left out.
+        device: `cpu`, `cuda`, `mps`; `auto` takes CUDA where there is one, else the CPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -242,11 +256,6 @@ def sane_lengths(lengths: Iterable[int]) -> tuple[int, ...]:
         if not 1 <= length <= LONGEST_STRING:
             raise ValueError(f"a length must be between 1 and {LONGEST_STRING}, not {length}")
     return tuple(sorted(set(lengths)))
-
-
-def protocol_names() -> list[str]:
-    """Names of all protocols, sorted."""
-    return sorted(path.stem for path in (tasks_folder() / "protocols").glob("*.yaml"))
 
 
 def read_protocol(name: str) -> CheProtocol:

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lpe_eval.errors import SpecError, UnknownName
 from lpe_eval.spec.fingerprint import fingerprint
-from lpe_eval.spec.tasks import read_yaml, tasks_folder
+from lpe_eval.spec.task_files import problem_task_names, tasks_folder
+from lpe_eval.spec.tasks import read_yaml
 
 Level = Literal["regular", "dcf", "cs"]
 """Level of the Chomsky hierarchy: regular, deterministic context-free, context-sensitive."""
@@ -46,11 +47,6 @@ class ProblemTask(BaseModel):
     def fingerprint(self) -> str:
         """Hash of everything but the title."""
         return fingerprint(self.model_dump(mode="json", exclude={"title"}))
-
-
-def problem_task_names() -> list[str]:
-    """Names of all tasks of this kind, sorted."""
-    return sorted(path.stem for path in (tasks_folder() / "che").glob("*.yaml"))
 
 
 def read_problem_task(name: str) -> ProblemTask:

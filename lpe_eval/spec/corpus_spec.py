@@ -20,7 +20,7 @@ class CorpusSpec(BaseModel):
     Attributes:
         name: the kind of source: `python_stdlib`, `local`, `hub`, `tokenized_bin`, or a third party's.
         path: a file or folder, or the id of a dataset on the Hub.
-        split: which part; None is the kind's own default.
+        split: which part; the kind's own default where it is left out.
         text_column: the field of a JSON line or a table that holds the text.
         revision: a commit, tag or branch of a Hub dataset.
         subset: the configuration of a Hub dataset.

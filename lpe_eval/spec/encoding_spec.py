@@ -32,6 +32,12 @@ class EncodingSpec(BaseModel):
     In YAML it is flat: `{name: dape, hidden: 8, base: {name: kerple_log}}`. Option names are
     checked when the encoding is built, where the class that knows them is imported. A schedule is a list of
     `{encoding: {name: rope}, window: 512, times: 3}`; its `layers` are then its whole content.
+
+    Attributes:
+        name: of the encoding, from `list encodings`.
+        options: of the encoding, beside its name in YAML: `{name: rope, theta: 1e6}`.
+        base: the encoding around which it goes, for those that wrap another.
+        layers: of a schedule: what each layer has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -16,9 +16,13 @@ FOLDER = "{folder}"
 class AdaptiveSpec(BaseModel):
     """Adaptive input and softmax: frequent words get wide vectors, each further band of rare ones narrower.
 
-    `cutoffs` are the first words of all bands but the first; the vectors of band i are `factor`^i times
-    narrower than the model. A tied table (or the projection between a table and the model) serves input
-    and softmax alike.
+    What is tied serves input and softmax alike.
+
+    Attributes:
+        cutoffs: the first words of all bands but the first.
+        factor: the vectors of band i are `factor`^i times narrower than the model.
+        tied_tables: whether the tables are tied.
+        tied_projections: whether the projections between a table and the model are tied.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,8 +48,24 @@ class ModelSpec(BaseModel):
     to the head, no dropout. The fields from `norm_eps` on serve checkpoints of other programs and the
     encoder of the algorithmic problems, and are written down only where they differ from the default.
 
-    `encoding` may be a schedule, an encoding and what is seen for each layer, which is repeated to the depth of
-    the model. `layers: rope*3,none` without an `encoding` is that schedule once.
+    `layers: rope*3,none` without an `encoding` is that schedule once.
+
+    Attributes:
+        encoding: an encoding, or a schedule (an encoding and what is seen for each layer), which is repeated to the
+            depth of the model.
+        vocab_size: symbols of the input; a training takes it from the tokenizer where it is left out.
+        width: of the vectors between layers, a multiple of `heads`.
+        layers: how many.
+        heads: attention heads of a layer.
+        mlp_width: of the hidden layer of an MLP.
+        train_length: tokens of a window in training.
+        causal: whether a token sees its past alone.
+        norm: layer norm before attention and MLP, or after.
+        activation: of the MLP.
+        tied_embeddings: whether the head has the weights of the embedding.
+        norm_eps: added to the variance by layer norm.
+        embedding_scale: factor of the embeddings.
+        head_bias: whether the head adds a bias to its logits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -28,12 +28,36 @@ _LATER = (*_OPENING, "deterministic", "task_fingerprint", "allow_leak", "keep_to
 class PerplexitySpec(BaseModel):
     """One `lpe-eval ppl`.
 
-    `batch_size` counts windows; "auto" takes as many as fit a fixed budget of tokens. Neither it nor
-    `attention` changes a value beyond rounding. The fields from `tokenizer` on say how checkpoints are
-    opened, as `LoadOptions` has them; they hold for every model of the run. `deterministic` changes no value
-    on a CPU. `task_fingerprint` is that of the task file, empty where the run is of no task. With `allow_leak` a
-    model that sees the future is measured all the same, and its rows say so. `keep_tokens` keeps the loss of every
-    target, and `key_tokens` does so too, since it chooses among them.
+    Attributes:
+        kind: `ppl`.
+        models: what is measured, each as `-m` takes it: a released name, a folder, or an address such as `hf:org/name`.
+        task: the task that the text and the protocols come from; `custom` where it is none.
+        task_version: of that task; 0 where there is none.
+        corpus: the text: `python-stdlib`, a path, `hub:org/name`, or the fields below.
+        protocols: how documents are cut into windows and which targets count, as a list of the fields below.
+        lengths: tokens of the windows.
+        max_tokens: how much text is measured at every length.
+        bos: which windows start with BOS; `auto` does what the tokenizer does.
+        pack: documents joined into one stream, as some papers do.
+        tail: whether a document's last, shorter window counts.
+        seed: of the choice of documents and of sampled positions.
+        batch_size: windows that go through a model at once; `auto` takes as many as fit a fixed budget of tokens. It
+            changes no value beyond rounding.
+        device: `cpu`, `cuda`, `mps`; `auto` takes CUDA where there is one, else the CPU.
+        dtype: of weights and products; `auto` is float32 on a CPU and bfloat16 on CUDA.
+        attention: a path from `list attentions`, or `auto`. It changes no value beyond rounding.
+        tokenizer: instead of the models' own: `bytes`, `char:FILE`, `hf:PATH`.
+        revision: commit, tag or branch of a model on the Hub.
+        trust_remote_code: whether Python code beside a checkpoint may be run.
+        rope_scaling: a rule for RoPE's frequencies, such as `yarn:4`.
+        rope_theta: RoPE's base.
+        remap: other distances for RoPE, such as `self_extend:group=8,window=1024`.
+        as_published: keep the rows that pad a GPT-NeoX vocabulary in the softmax.
+        deterministic: the same bits from the same command on CUDA too; changes no value on a CPU.
+        task_fingerprint: of the task file; empty where the run is of no task.
+        allow_leak: measure a model although it sees the future; its rows say so.
+        keep_tokens: keep the loss of every target.
+        key_tokens: how key tokens are chosen, whose perplexity is told apart; keeps the loss of every target too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,9 +10,9 @@ class ProtocolSpec(BaseModel):
 
     Attributes:
         name: which protocol.
-        stride: `sliding`: tokens from one window to the next; None is half of each length ("L/2").
-            `anchored`: tokens from one block to the next; None lets `windows.resolve` choose.
-        last_k: `last` and `anchored` only: targets scored in a window; None lets `windows.resolve` choose.
+        stride: `sliding`: tokens from one window to the next; where it is left out, half of each length ("L/2").
+            `anchored`: tokens from one block to the next; `windows.resolve` chooses where it is left out.
+        last_k: `last` and `anchored` only: targets scored in a window; `windows.resolve` chooses where it is left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -17,8 +17,19 @@ class SpeedSpec(BaseModel):
     """One `lpe-eval speed`.
 
     Every encoding is timed in the same model: the shape of the released checkpoints unless it is
-    given, a vocabulary of bytes, an MLP four times as wide as the model. A batch has as many windows as
-    fit `batch_tokens`, and one where a single window is longer.
+    given, a vocabulary of bytes, an MLP four times as wide as the model.
+
+    Attributes:
+        kind: `speed`.
+        encodings: what is timed, each a name, `dape(kerple_log)`, or a schedule of layers.
+        lengths: tokens of the windows.
+        modes: `forward` scores without gradients, `train` takes a loss and its gradient.
+        width, layers, heads: shape of the model.
+        batch_tokens: tokens of a pass: as many windows as fit, and one where a single window is longer.
+        rounds: rounds that the medians are over.
+        device: `cpu`, `cuda`, `mps`; `auto` takes CUDA where there is one, else the CPU.
+        dtype: of weights and products; `auto` is float32 on a CPU and bfloat16 on CUDA.
+        attention: a path from `list attentions`, or `auto`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -14,6 +14,7 @@ class StudySpec(BaseModel):
     """Trains one model for each encoding by one recipe.
 
     Attributes:
+        kind: `study`.
         name: what the study is called.
         recipe: fields of a `TrainSpec` without kind, name and seed; its `model` lacks the encoding.
         on_cpu: fields of the recipe that are different where there is no GPU, so that it ends at all.

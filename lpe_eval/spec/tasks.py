@@ -12,6 +12,7 @@ from lpe_eval.plain import Unreadable, endless_number, read_plain, yaml_of
 from lpe_eval.spec.corpus_spec import CorpusSpec
 from lpe_eval.spec.fingerprint import fingerprint
 from lpe_eval.spec.protocol_spec import ProtocolSpec
+from lpe_eval.spec.task_files import task_names, tasks_folder
 
 Bos = Literal["auto", "always", "first-window", "never"]
 Tail = Literal["score", "drop"]
@@ -62,18 +63,6 @@ class PerplexityTask(BaseModel):
     def fingerprint(self) -> str:
         """Hash of everything but the title and the citations, which move no value."""
         return fingerprint(self.model_dump(mode="json", exclude={"title", "protocol_bibtex", "text_bibtex"}))
-
-
-def tasks_folder() -> Path:
-    """`tasks/`: inside an installed package, beside it in a source checkout."""
-    package = Path(__file__).parent.parent
-    inside = package / "tasks"
-    return inside if inside.is_dir() else package.parent / "tasks"
-
-
-def task_names() -> list[str]:
-    """Names of all perplexity tasks, sorted."""
-    return sorted(path.stem for path in (tasks_folder() / "perplexity").glob("*.yaml"))
 
 
 def read_task(name: str) -> PerplexityTask:

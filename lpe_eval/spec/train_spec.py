@@ -20,9 +20,26 @@ class TrainSpec(BaseModel):
     The defaults are the recipe of the released checkpoints: AdamW (0.9, 0.95), weight decay 0.1 on
     matrices, gradients clipped to norm 1, linear warm-up, cosine decay to a tenth.
 
-    `weights_dtype` is what the checkpoint stores. With `compute_dtype: bfloat16` products are taken in
-    bfloat16 while weights, optimiser, norms, softmax and loss stay float32. `deterministic` changes nothing
-    on a CPU, where a training repeats anyway.
+    Attributes:
+        kind: `train`.
+        name: of the model, in tables.
+        model: its shape and its encoding.
+        corpus: the text, with a train and a valid split: `python-stdlib`, a path, `hub:org/name`, or the fields below.
+        tokenizer: `bytes`, `char:FILE`, `hf:PATH`, `bpe:tokenizer.json`; kept inside the checkpoint.
+        steps: optimiser steps.
+        batch_tokens: tokens of a step, a multiple of the model's `train_length`.
+        learning_rate: the peak of the schedule.
+        final_rate: what part of the peak is left at the last step.
+        warmup_steps: steps in which the rate rises to its peak.
+        weight_decay: on matrices.
+        clip_norm: norm at which gradients are clipped.
+        seed: of weights and of the order of the text.
+        validate_every: steps between two validations.
+        validation_tokens: how much of the valid split a validation reads.
+        weights_dtype: what the checkpoint stores.
+        compute_dtype: of products; weights, optimiser, norms, softmax and loss are float32.
+        attention: a path from `list attentions`, or `auto`.
+        deterministic: the same bits on CUDA too; changes nothing on a CPU, where a training repeats anyway.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -202,7 +202,7 @@ def test_the_sources_hold_what_is_named_and_nothing_else():
     # hatchling adds pyproject.toml by itself.
     assert top - {".gitignore", "pyproject.toml"} == {
         "lpe_eval", "tasks", "tests", "docs", "benchmarks", "results", "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
-        "LICENSE", "constraints.txt",
+        "CITATION.cff", "LICENSE", "constraints.txt", "mkdocs.yml",
     }  # fmt: skip
     inside = {"/".join(each.split("/")[:2]) for each in files if each.startswith("results/")}
     assert inside == {"results/README.md", "results/baselines", "results/figures"}
@@ -211,17 +211,22 @@ def test_the_sources_hold_what_is_named_and_nothing_else():
 
 def test_systems_and_versions_are_classified():
     classified = "\n".join(PROJECT["classifiers"])
-    for each in ("Linux", "MacOS", "Windows", "3.11", "3.12", "3.13"):
+    for each in ("Linux", "MacOS", "Windows", "3.11", "3.12", "3.13", "3.14"):
         assert each in classified
 
 
-WHAT = ["encodings", "tasks", "corpora", "formats", "attentions", "kinds", "columns"]
+WHAT = [
+    "encodings", "checkpoints", "encoders", "tasks", "problems", "protocols", "corpora", "tokenizers", "formats",
+    "attentions", "baselines", "kinds", "fields", "columns",
+]  # fmt: skip
 
 
 def test_lists_need_no_torch():
     code = (
         "import sys; from typer.testing import CliRunner; from lpe_eval.cli import app\n"
         f"for what in {WHAT}: assert CliRunner().invoke(app, ['list', what]).exit_code == 0, what\n"
+        "for rest in [], ['tasks', 'pg19'], ['fields', 'ppl'], ['fields', 'che']:\n"
+        "    assert CliRunner().invoke(app, ['list', *rest]).exit_code == 0, rest\n"
         "print([m for m in ('torch', 'pandas', 'matplotlib', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -81,7 +81,7 @@ def test_the_flags_of_speed_are_these():
     flags = {flag for each in found.params for flag in each.opts}
     wanted = {
         "--encoding", "--lengths", "--mode", "--width", "--layers", "--heads", "--batch-tokens", "--rounds",
-        "--device", "--dtype", "--attention", "--out", "-o", "--overwrite", "--quiet", "-q",
+        "--device", "--dtype", "--attention", "--out", "-o", "--overwrite", "--quiet", "-q", "--dry-run",
     }  # fmt: skip
     assert wanted == flags - {"--help", "-h"}
 

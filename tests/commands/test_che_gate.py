@@ -15,7 +15,7 @@ from lpe_eval.model.encoder_folder import read_encoder_config
 from lpe_eval.report.gate.che_rows import judged_che_rows
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.judge import Rules, Verdict, judge
-from lpe_eval.spec.che_checkpoint import released_encoders
+from lpe_eval.spec.released import released_encoders
 from lpe_eval.table import BlockSum
 
 TASKS = "even_pairs,missing_duplicate_string"

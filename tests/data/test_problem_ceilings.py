@@ -9,7 +9,8 @@ import pytest
 
 from lpe_eval.data.grammar import distribution
 from lpe_eval.data.problem import open_problem
-from lpe_eval.spec.che_task import problem_task_names, read_problem_task
+from lpe_eval.spec.che_task import read_problem_task
+from lpe_eval.spec.task_files import problem_task_names
 from tests.support.problem_oracles import ANSWER
 from tests.support.problem_samples import ESTIMATED, NAMES
 

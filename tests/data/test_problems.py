@@ -12,7 +12,8 @@ import torch
 from lpe_eval.data.problem import Problem, Sample, all_count, assemble, open_problem, vocabulary_size
 from lpe_eval.errors import SpecError, UnknownName
 from lpe_eval.registry import PROBLEMS
-from lpe_eval.spec.che_task import problem_task_names, read_problem_task
+from lpe_eval.spec.che_task import read_problem_task
+from lpe_eval.spec.task_files import problem_task_names
 from tests.support.problem_oracles import ANSWER, DRAW
 from tests.support.problem_samples import CPU, NAMES, drawn
 

@@ -17,7 +17,8 @@ from lpe_eval.data.selection import choose_documents
 from lpe_eval.data.tokenizer import open_tokenizer
 from lpe_eval.errors import DataError, SpecError, UnknownName
 from lpe_eval.spec.corpus_spec import CorpusSpec
-from lpe_eval.spec.tasks import PerplexityTask, read_task, task_names
+from lpe_eval.spec.task_files import task_names
+from lpe_eval.spec.tasks import PerplexityTask, read_task
 
 PUBLIC = [name for name in task_names() if name != "python-stdlib"]
 ROWS = 3

@@ -59,6 +59,9 @@ def test_it_is_a_command_with_the_flags_of_its_spec_and_prints_a_table(installed
     for part in ("alibi", "rope", "64", "256", "±", "first_guess"):
         assert part in told, part
     assert "already holds 4 of 4 cells" in installed.run(*ASKED, "--out", "whole")
+    planned = installed.run(*ASKED, "--out", "not-made", "--dry-run")
+    assert "max_tokens" in planned and "accuracy makes no estimate" in planned
+    assert not (installed.home / "not-made").exists()
 
 
 def test_bad_input_is_one_sentence(installed: Installed):

@@ -16,6 +16,7 @@ DOCUMENTS = [
         ROOT / name
         for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tasks/README.md", "benchmarks/README.md")
     ),
+    ROOT / ".github" / "SECURITY.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "results").glob("*.md")),
     *sorted((ROOT / "results").glob("[bfs]*/**/README.md")),

@@ -17,7 +17,7 @@ from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.checkpoints.huggingface import HuggingFace
 from lpe_eval.model.foreign.transformers_config import refuse_larger
 from lpe_eval.model.needed_memory import free_memory, shortfall
-from lpe_eval.spec.tasks import tasks_folder
+from lpe_eval.spec.task_files import tasks_folder
 from tests.support.native_checkpoints import checkpoint
 from tests.support.small_ppl import TEXT, ppl, told
 

@@ -15,7 +15,7 @@ from lpe_eval.model.checkpoints.native import Native
 from lpe_eval.model.unchanged import stamps
 from lpe_eval.report.folders.ppl import read_run
 from lpe_eval.report.frames import read_csv
-from lpe_eval.spec.che_checkpoint import released_encoders
+from lpe_eval.spec.released import released_encoders
 from lpe_eval.table import CHE
 from tests.support.native_checkpoints import checkpoint
 

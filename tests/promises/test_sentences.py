@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from lpe_eval import console
+from lpe_eval import progress_lines
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.commands import ppl as perplexity
 from lpe_eval.measure import batches, estimate, provenance, speed
@@ -125,7 +125,7 @@ def test_every_way_in_which_memory_runs_out_is_one_sentence(error: Exception, ca
 def test_a_clock_that_is_set_back_gives_no_negative_seconds(here: Path, monkeypatch: pytest.MonkeyPatch):
     # One clock for all that measures seconds, and it runs backwards.
     ticks = count(1e6, -7.0)
-    for module in (batches, estimate, provenance, perplexity, console):
+    for module in (batches, estimate, provenance, perplexity, progress_lines):
         clocks = SimpleNamespace(
             **{**vars(time), "perf_counter": lambda: next(ticks), "monotonic": lambda: next(ticks)}
         )

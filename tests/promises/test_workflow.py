@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from lpe_eval.cli import app
 from tests.support.native_checkpoints import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +37,7 @@ def test_actions_are_pinned_and_nothing_is_cached():
     used = [step["uses"] for step in STEPS if "uses" in step]
     assert len(used) == 3
     for each in used:
-        assert re.fullmatch(r"actions/[a-z-]+@(v\d+|[0-9a-f]{40})", each)
+        assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", each)
     assert "cache" not in str(STEPS)
 
 
@@ -101,7 +103,7 @@ def job(repository: Path, bin_: Path, wheel: Path, bless: bool) -> Ended:
     own = {name: str(value) for name, value in WORKFLOW["env"].items()}
     own |= {
         "LPE_EVAL": f"lpe-eval[hf] @ {wheel.as_uri()}", "BLESS": "yes" if bless else "",
-        "BUDGET": "--lengths 16,32 --max-tokens 900 --protocol nonoverlap", "RUNNER_TEMP": str(runner),
+        "RUNNER_TEMP": str(runner),
         "GITHUB_STEP_SUMMARY": str(runner / "summary.md"), "HOME": str(runner), "OMP_NUM_THREADS": "1",
         "PATH": f"{bin_}:/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }  # fmt: skip
@@ -126,6 +128,11 @@ def test_its_steps_bless_pass_and_fail_in_a_strangers_repository(tmp_path: Path)
     for number in range(12):
         words = " ".join(f"word{(number * 7 + each * each) % 91}" for each in range(60))
         (repository / "texts" / f"{number:02}.txt").write_text(words)
+    asked = ["init", str(repository), "-m", "mine=checkpoints/mine", "-d", "texts", "--lengths", "16,32"]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    # What is run below is the file that ships; `init` writes the same.
+    written = yaml.safe_load((repository / ".github/workflows/length-gate.yml").read_text())
+    assert written["jobs"] == WORKFLOW["jobs"] and written["env"] == WORKFLOW["env"]
 
     lost = job(repository, bin_, wheel, bless=False)
     assert lost.code == 2 and "there is no baseline named 'mine'" in lost.summary, lost.output

@@ -14,7 +14,8 @@ from lpe_eval.report import sources
 from lpe_eval.report.citations import Entry, entries, once_each, own_entry
 from lpe_eval.report.sources import Citations
 from lpe_eval.spec.che_spec import read_protocol
-from lpe_eval.spec.tasks import read_task, task_names
+from lpe_eval.spec.task_files import task_names
+from lpe_eval.spec.tasks import read_task
 from tests.support.bibtex import parsed
 
 

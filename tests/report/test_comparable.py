@@ -10,7 +10,7 @@ from lpe_eval.cli import app
 from lpe_eval.measure import problem_rows
 from lpe_eval.model.checkpoint import Located
 from lpe_eval.report.gate.comparable import item_row, refuse_incomparable
-from lpe_eval.spec.che_checkpoint import released_encoders
+from lpe_eval.spec.released import released_encoders
 from lpe_eval.table import Facts
 from tests.support.native_checkpoints import checkpoint
 

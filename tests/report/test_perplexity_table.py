@@ -125,3 +125,67 @@ show_perplexity(rows_of())
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "100"}
     found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
     assert b"5.189 +- 0.052" in found.stdout
+
+
+NAMES = [
+    *("alibi", "dape-kerple-log", "fire", "fox", "kerple-log", "learned", "mep", "nope", "rope", "sinusoidal", "t5"),
+    "xpos",
+]
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+PROTOCOLS = ("nonoverlap", "sliding", "anchored-256")
+
+
+def many_rows() -> list[dict]:
+    """Twelve models at eight lengths under three protocols, with values of one to four digits before the point."""
+    encodings = {"nope": "none", "dape-kerple-log": "dape(kerple_log)"}
+    return [
+        row_of(name, length, (2.7 + 1.9 * place) * (1 + length / 500) * (1 + at / 50), protocol)
+        | {"encoding": encodings.get(name, name.replace("-", "_"))}
+        for place, name in enumerate(NAMES)
+        for at, protocol in enumerate(PROTOCOLS)
+        for length in LENGTHS
+    ]
+
+
+@pytest.mark.parametrize("columns", [80, 100, 160])
+def test_a_block_a_protocol_with_lengths_as_columns_and_whole_numbers(columns: int, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = many_rows()
+    show_perplexity(rows)
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[: next(number for number, line in enumerate(lines) if ";" in line)]
+    assert max(map(len, table)) <= columns
+    found: dict[tuple[str, str, int], str] = {}
+    protocol, heads = "", []
+    for line in table:
+        words = line.split()
+        if words and words[0] in PROTOCOLS:
+            (protocol,) = words
+        elif words[:1] == ["model"]:
+            heads = [int(word) for word in words[1:] if word.isdigit()]
+        elif words and words[0] in NAMES and "±" in line:
+            values = line.removeprefix(f" {words[0]}").replace(" ± ", "±").split()
+            assert len(values) == len(heads)
+            found |= {(words[0], protocol, head): value for head, value in zip(heads, values, strict=True)}
+    wanted = {
+        (row["model"], row["protocol"], row["length"]): screen.with_error(row["value"], row["stderr"]).replace(" ", "")
+        for row in rows
+    }
+    assert found == wanted
+    # So many blocks of each protocol as its lengths need, of about the same size: a terminal of 160 columns needs one.
+    of_each = [sum(line.split() == [protocol] for line in table) for protocol in PROTOCOLS]
+    assert of_each == [{80: 2, 100: 2, 160: 1}[columns]] * 3
+    assert "train length 512 in every row" in lines
+    # What a name does not spell is told once, apart.
+    assert [line.split() for line in table if "none" in line] == [["nope", "none"]]
+    assert not any("kerple_log" in line for line in table)
+
+
+def test_a_name_gives_way_before_a_number_does(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    show_perplexity([row_of("a-model-with-a-name-that-goes-on-and-on", length, 5.123) for length in (128, 256)])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("5.123 ± 0.051" in line for line in lines) == 2
+    monkeypatch.setenv("COLUMNS", "10")
+    show_perplexity(rows_of())
+    assert capsys.readouterr().out.count("5.189 ± 0.052") == 1

@@ -4,10 +4,10 @@ import pytest
 
 from lpe_eval.data.problem import open_problem
 from lpe_eval.errors import SpecError, UnknownName
-from lpe_eval.spec.che_spec import CheProtocol, CheSpec, parse_encoding_list, protocol_names, read_protocol
-from lpe_eval.spec.che_task import problem_task_names
+from lpe_eval.spec.che_spec import CheProtocol, CheSpec, parse_encoding_list, read_protocol
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.fingerprint import spec_text
+from lpe_eval.spec.task_files import problem_task_names, protocol_names
 from lpe_eval.spec.tasks import load_yaml, parse_spec
 
 FINGERPRINTS = {

@@ -4,7 +4,8 @@ import pytest
 
 from lpe_eval.errors import SpecError, UnknownName
 from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols
-from lpe_eval.spec.tasks import parse_spec, read_task, task_names
+from lpe_eval.spec.task_files import task_names
+from lpe_eval.spec.tasks import parse_spec, read_task
 
 FINGERPRINTS = {
     ("arxiv-dape", 1): "ea63c3c96ad11821",

@@ -21,15 +21,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import lpe_eval
 from lpe_eval.errors import OutputError, SpecError, UnknownName
 from lpe_eval.report.folders.atomic import put_back, write_folder
 from lpe_eval.report.folders.folder import SPEC
 from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.folders.provenance import NAME as PROVENANCE
 from lpe_eval.report.frames import read_bytes
+from lpe_eval.spec.released import BASELINES, baseline_names, shipped_baselines
 
-FOLDER = Path("results/baselines")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -43,10 +42,10 @@ def find_baseline(text: str) -> Path:
     """
     if {"/", os.sep} & set(text) or text in (".", "..") or text.startswith("~"):
         return _run_at(Path(text).expanduser())
-    places = (FOLDER, *_shipped())
+    places = (BASELINES, *shipped_baselines())
     if _NAME.fullmatch(text):
         with contextlib.suppress(OSError):
-            put_back(FOLDER / text)
+            put_back(BASELINES / text)
         for place in places:
             if read_marker(place / text) is not None:
                 return place / text
@@ -55,8 +54,7 @@ def find_baseline(text: str) -> Path:
     if Path(text).is_dir():
         way = f"make one with lpe-eval compare RUN --bless {text}"
         raise SpecError(f"there is no baseline named {text!r}; {way}")
-    known = {found.parent.name for place in places for found in place.glob(f"*/{MARKER}")}
-    raise UnknownName("baseline", text, known or {"none; make one with lpe-eval compare RUN --bless NAME"})
+    raise UnknownName("baseline", text, baseline_names() or {"none; make one with lpe-eval compare RUN --bless NAME"})
 
 
 def write_baseline(folder: Path, content: Mapping[str, bytes], name: str, overwrite: bool) -> Path:
@@ -74,7 +72,7 @@ def write_baseline(folder: Path, content: Mapping[str, bytes], name: str, overwr
     """
     if not _NAME.fullmatch(name):
         raise SpecError(f"a baseline cannot be called {name!r}; use letters, digits, dots, dashes and underscores")
-    target = FOLDER / name
+    target = BASELINES / name
     taken = SpecError(f"there is a baseline {target}; replace it with --overwrite or choose another name")
     kept = {each: read_bytes(folder / each) for each in (PROVENANCE, SPEC, MARKER)}
 
@@ -102,9 +100,3 @@ def _run_at(path: Path) -> Path:
     if path.is_dir():
         raise OutputError(f"{path} holds no run: it has no {MARKER}; give the folder that a run was written to")
     raise SpecError(f"there is no folder {path}; give the folder that a run was written to, or a baseline's name")
-
-
-def _shipped() -> list[Path]:
-    """`results/baselines/` of the package: inside an installed one, beside it in a source checkout."""
-    package = Path(lpe_eval.__file__).parent
-    return [place for place in (package / "baselines", package.parent / FOLDER) if place.is_dir()]

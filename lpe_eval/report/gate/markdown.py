@@ -8,12 +8,10 @@ line breaks become spaces. Source: the GitHub Flavored Markdown spec, version 0.
 import re
 from collections.abc import Sequence
 
-_INLINE = re.compile(r"([\\`*_\[\]|~$])")
+from lpe_eval.report.markup import markdown_text
+
 _FIRST = re.compile(r"^(\s*)([-+#=>]|\d+(?=[.)]))")
 """What begins a list, a heading, an underline or a quotation where it stands first."""
-_HTML = {"&": "&amp;", "<": "&lt;"}
-_UNSEEN = re.compile("[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
-"""Control characters, line and paragraph separators, directions, and halves of surrogate pairs."""
 
 
 def as_markdown(
@@ -36,12 +34,7 @@ def as_markdown(
 
 def escaped(text: str) -> str:
     """A text that Markdown shows as it is, on one line."""
-    return _FIRST.sub(_held, _inline(text))
-
-
-def _inline(text: str) -> str:
-    plain = re.sub("[&<]", lambda found: _HTML[found[0]], _UNSEEN.sub(" ", text))
-    return _INLINE.sub(r"\\\1", plain)
+    return _FIRST.sub(_held, markdown_text(text))
 
 
 def _held(found: re.Match[str]) -> str:
@@ -52,4 +45,4 @@ def _held(found: re.Match[str]) -> str:
 
 def _line(cells: Sequence[str], plain: bool = False) -> str:
     # A cell begins no list, so only what works inside a line is escaped there.
-    return f"| {' | '.join(cell if plain else _inline(cell) for cell in cells)} |"
+    return f"| {' | '.join(cell if plain else markdown_text(cell) for cell in cells)} |"

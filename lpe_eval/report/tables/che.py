@@ -39,7 +39,7 @@ def _tables(frame: pd.DataFrame, in_range: bool) -> Iterator[Table]:
         cells = [_cell(found.get((task, line)), mean.get((task, line))) for line in lines]
         rows.append([task, LEVELS.get(level, level), _percent(some.chance), _percent(some.floor), *cells])
     fixed = [Column("task"), Column("level"), Column("chance", number=True), Column("no skill", number=True)]
-    yield Table(title, [*fixed, *(Column(line, number=True) for line in lines)], rows, kept=len(fixed))
+    yield Table(title, [*fixed, *(Column(line, number=True) for line in lines)], rows, kept=1, described=len(fixed) - 1)
 
 
 def _cell(best: TaskScore | None, mean: TaskScore | None) -> str:

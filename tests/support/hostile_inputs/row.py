@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
-from lpe_eval.spec.che_checkpoint import released_encoders
+from lpe_eval.spec.released import released_encoders
 from tests.support.native_checkpoints import checkpoint
 from tests.support.small_ppl import TEXT, ppl
 

@@ -1,0 +1,181 @@
+"""How a help page is laid out: which flags stand together, and what to type.
+
+One flag means one thing in every command, so it stands under one heading everywhere unless a command says otherwise
+here. A flag that nobody placed stands under `Measurement`.
+"""
+
+import re
+from typing import Any
+
+_OUTPUT = "Output"
+_EVERYWHERE: dict[str, tuple[str, ...]] = {
+    "Model": (
+        *("model", "models", "tokenizer", "revision", "trust_remote_code", "rope_scaling", "rope_theta", "remap"),
+        *("as_published", "allow_leak"),
+    ),
+    "Text": ("task", "data", "split", "text_column", "subset", "streaming", "token_dtype", "max_tokens"),
+    "Windows": ("lengths", "protocol", "stride", "last_k", "bos", "pack", "tail", "seed"),
+    "Speed": ("batch_size", "device", "dtype", "attention", "deterministic", "jobs"),
+    _OUTPUT: ("out", "overwrite", "dry_run", "quiet", "baseline", "json", "form"),
+}
+_SHAPE = ("width", "layers", "heads")
+_OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
+    "che": {
+        "Encoders": ("train", "encoding", "protocol", "model"),
+        "Problems": ("tasks", "lengths", "samples", "seed", "deepmind_compat"),
+    },
+    "compare": {
+        "What it is compared with": ("baseline", "allow"),
+        "When it is worse": ("tolerance", "sigmas", "detectable"),
+        "Reports": ("json", "junit", "markdown"),
+        "A new baseline": ("bless", "overwrite"),
+    },
+    "convert": {"Checkpoint": ("dtype", "tokenizer", "as_published"), _OUTPUT: ("overwrite",)},
+    "diff": {"What is set beside what": ("against", "against_length")},
+    "show": {_OUTPUT: ("cite", "spec", "over_seeds")},
+    "speed": {
+        "What is timed": ("encoding", "lengths", "mode", "rounds", "batch_tokens"),
+        "Model": _SHAPE,
+    },
+    "train": {
+        "Model": ("encoding", "option", "name", *_SHAPE, "train_length"),
+        "Text": ("data", "tokenizer"),
+        "Training": ("steps", "batch_tokens", "learning_rate", "warmup_steps", "seed", "seeds"),
+    },
+}
+_ELSE = "Measurement"
+
+_EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "init": (
+        ("a spec and a workflow, to be filled in", "lpe-eval init"),
+        ("for a checkpoint and text of your repository", "lpe-eval init -m mine=checkpoints/mine --data texts"),
+    ),
+    "doctor": (
+        ("what runs here, and how fast", "lpe-eval doctor"),
+        ("the same for a program", "lpe-eval doctor --json"),
+    ),
+    "ppl": (
+        ("what ships, one of each kind", "lpe-eval ppl --lengths 512,8192"),
+        ("two models on your own text", "lpe-eval ppl -m alibi -m rope --data books --max-tokens 200000"),
+        ("a model of the Hub, at lengths that double", "lpe-eval ppl -m hf:org/name --lengths 512:8192:x2"),
+        ("your own torch module: how long would it take?",
+         "lpe-eval ppl -m py:mine.py:make --tokenizer bytes --dry-run"),
+    ),
+    "che": (
+        ("an encoder that ships, on two problems", "lpe-eval che -m rope --tasks parity_check,reverse_string"),
+        ("train two encoders, then score them",
+         "lpe-eval che --train --encoding 'alibi,dape(kerple_log)' --out encoders"),
+        ("how long would the whole protocol take?", "lpe-eval che --train --encoding fire --protocol dape --dry-run"),
+    ),
+    "compare": (
+        ("make a run a baseline, once", "lpe-eval compare first --bless good"),
+        ("is the next one worse?", "lpe-eval compare next --baseline good"),
+        ("in CI, with reports for people and machines",
+         "lpe-eval compare next --baseline good --junit gate.xml --markdown gate.md"),
+    ),
+    "speed": (
+        ("what the encodings cost on this machine", "lpe-eval speed"),
+        ("two of them at long windows, scoring alone",
+         "lpe-eval speed --encoding alibi,fire --lengths 8192 --mode forward"),
+    ),
+    "run": (
+        ("a run of yours once more, from what it left", "lpe-eval run first/spec.yaml --out again"),
+        ("a study: many trainings, two at once", "lpe-eval run study.yaml --jobs 2"),
+        ("what would it do?", "lpe-eval run study.yaml --dry-run"),
+    ),
+    "train": (
+        ("a small model in a minute or two", "lpe-eval train --encoding alibi --steps 200 --out mine"),
+        ("on your own text, with windows in three of four layers",
+         "lpe-eval train --encoding 'rope[window=128]*3,none' --data books --out mine"),
+        ("three seeds of one recipe: how long would it take?",
+         "lpe-eval train --encoding alibi --seeds 1,2,3 --out seeds --dry-run"),
+    ),
+    "convert": (
+        ("a GPT-NeoX checkpoint, with its tokenizer",
+         "lpe-eval convert neox:checkpoint native --tokenizer hf:tokenizer.json"),
+        ("half the bytes", "lpe-eval convert alibi native --dtype bfloat16"),
+    ),
+    "plot": (
+        ("the figures of a run again", "lpe-eval plot first"),
+        ("two runs in one figure, two of their models", "lpe-eval plot first next --models alibi,rope --out together"),
+    ),
+    "inspect": (
+        ("a checkpoint that ships", "lpe-eval inspect alibi"),
+        ("a model of the Hub, taken four times further", "lpe-eval inspect hf:org/name --rope-scaling yarn:4"),
+        ("every checkpoint of a folder", "lpe-eval inspect 'steps/*'"),
+    ),
+    "list": (
+        ("what can be listed", "lpe-eval list"),
+        ("an encoding's options", "lpe-eval list encodings fire"),
+        ("what a spec file may say", "lpe-eval list fields ppl"),
+        ("what the columns of the tables mean", "lpe-eval list columns"),
+    ),
+    "show": (
+        ("a run's values, and what made them", "lpe-eval show first"),
+        ("what to cite for it, as BibTeX", "lpe-eval show first --cite"),
+        ("three seeds as one line, for a paper", "lpe-eval show first --over-seeds --as latex"),
+    ),
+    "diff": (
+        ("my model beside another one", "lpe-eval diff first --against alibi"),
+        ("what longer windows change", "lpe-eval diff first --against-length 512 --as markdown"),
+    ),
+}  # fmt: skip
+
+
+def examples_of(name: str, flags: frozenset[str] = frozenset()) -> tuple[tuple[str, str], ...]:
+    """What to type, each with what it does.
+
+    Args:
+        name: of a command.
+        flags: that it has; for a kind of run from another package, whose own are not known here.
+    """
+    if name in _EXAMPLES:
+        return _EXAMPLES[name]
+    if not flags >= {"--model", "--out"}:
+        return ()
+    return (
+        ("two models that ship", f"lpe-eval {name} -m alibi -m rope --out first"),
+        ("every model that ships", f"lpe-eval {name} -m all --out all"),
+        ("what came out", "lpe-eval show first"),
+    )
+
+
+def laid_out(command: Any, name: str, ctx: Any) -> Any:
+    """A command of click whose flags stand under headings and whose page ends with examples.
+
+    Args:
+        command: changed in place; once more changes nothing.
+        name: of the command.
+        ctx: of the group around it.
+    """
+    # typer keeps the line ends of a docstring, which belong to the width of a source file.
+    told = (command.help or "").partition("\nAttributes:")[0]
+    command.help = _as_written("\n\n".join(" ".join(each.split()) for each in told.split("\n\n")).strip())
+    places = {
+        flag: heading
+        for headings in (_EVERYWHERE, _OF_COMMAND.get(name, {}))
+        for heading, flags in headings.items()
+        for flag in flags
+    }
+    order = list(dict.fromkeys([*_OF_COMMAND.get(name, {}), *_EVERYWHERE, _ELSE]))
+    order = [*(heading for heading in order if heading != _OUTPUT), _OUTPUT]
+    for each in command.params:
+        if getattr(each, "help", None):
+            each.help = _as_written(each.help)
+        if each.param_type_name == "option":
+            each.rich_help_panel = places.get(each.name, _ELSE)
+    # Headings are shown in the order in which flags come. Arguments stay in front.
+    command.params.sort(key=lambda each: order.index(each.rich_help_panel) if each.param_type_name == "option" else -1)
+    of_help = command.get_help_option(ctx)
+    if of_help is not None:
+        of_help.rich_help_panel = _OUTPUT
+    flags = frozenset(flag for each in command.params for flag in each.opts)
+    # Versions of typer differ in what they do to a single line end; with a blank for it the line can be typed too.
+    lines = [f"{_as_written(typed)}\n    [dim]# {told}[/dim]" for told, typed in examples_of(name, flags)]
+    command.epilog = "\n\n".join(["[bold]Examples[/bold]", *lines]) if lines else None
+    return command
+
+
+def _as_written(text: str) -> str:
+    """A text in which rich takes no bracket for its own markup: `rope[window=512]`."""
+    return re.sub(r"(?<!\\)\[(?=[a-z#/@])", r"\\[", text)
