@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import (
     READ,
     AsPublished,
@@ -24,7 +25,7 @@ from lpe_eval.cli.sentences import sentence_for_errors
 
 @app.command(rich_help_panel=READ)
 def bias(
-    checkpoint: Annotated[str, typer.Argument(help="As `ppl -m` takes it.")],
+    checkpoint: Annotated[str, typer.Argument(help="As `ppl -m` takes it.", autocompletion=completion.models)],
     position: Annotated[int, typer.Option(help="Where the query stands, from 0; texts have one token more.")] = 8192,
     samples: Annotated[int, typer.Option(help="Texts that the means are over.")] = 4,
     layers: Annotated[

@@ -67,6 +67,11 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
          "lpe-eval che --train --encoding 'alibi,dape(kerple_log)' --out encoders"),
         ("how long would the whole protocol take?", "lpe-eval che --train --encoding fire --protocol dape --dry-run"),
     ),
+    "recall": (
+        ("how far two models recall", "lpe-eval recall -m alibi -m rope"),
+        ("needles alone, at eleven depths", "lpe-eval recall -m alibi --tests needle --depths 0:100:+10"),
+        ("in your own text, as one dry look", "lpe-eval recall -m alibi --data books --dry-run"),
+    ),
     "compare": (
         ("make a run a baseline, once", "lpe-eval compare first --bless good"),
         ("is the next one worse?", "lpe-eval compare next --baseline good"),
@@ -103,6 +108,10 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("a checkpoint that ships", "lpe-eval inspect alibi"),
         ("a model of the Hub, taken four times further", "lpe-eval inspect hf:org/name --rope-scaling yarn:4"),
         ("every checkpoint of a folder", "lpe-eval inspect 'steps/*'"),
+    ),
+    "bias": (
+        ("what the heads of a checkpoint add, far back", "lpe-eval bias dape-kerple-log --position 2048"),
+        ("two layers of a model of the Hub", "lpe-eval bias hf:org/name --position 4096 --layers 0,5"),
     ),
     "list": (
         ("what can be listed", "lpe-eval list"),

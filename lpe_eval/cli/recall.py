@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lpe_eval.cli import completion
 from lpe_eval.cli.app import (
     MEASURE,
     AsPublished,
@@ -22,7 +23,7 @@ from lpe_eval.cli.app import (
 )
 from lpe_eval.cli.models import default_models, language_models
 from lpe_eval.cli.named import named_corpus, whole
-from lpe_eval.cli.running import run_spec
+from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 
 
@@ -31,7 +32,10 @@ def recall(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", help="As `ppl -m`: a released checkpoint, a folder, hf:..., NAME=..., all. Repeat it."
+            "--model",
+            "-m",
+            help="As `ppl -m`: a released checkpoint, a folder, hf:..., NAME=..., all. Repeat it.",
+            autocompletion=completion.models,
         ),
     ] = None,
     tests: Annotated[str, typer.Option(help="repeat, needle, pairs; several with commas.")] = "repeat,needle,pairs",
@@ -157,11 +161,6 @@ def recall(
         }
         spec = parse_spec(fields, RecallSpec, "recall")
         if dry_run:
-            from lpe_eval.commands.recall import estimate
-            from lpe_eval.console import note, show
-
-            table, total = estimate(spec)
-            show(table)
-            note(total)
-            return
-        run_spec(spec, out, overwrite, quiet, baseline or ())
+            foresee(spec, quiet)
+        else:
+            run_spec(spec, out, overwrite, quiet, baseline or ())

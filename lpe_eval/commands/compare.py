@@ -269,7 +269,9 @@ def _change(verdict: Verdict) -> str:
 
 
 def _over(verdict: Verdict) -> str:
-    nouns = {"blocks": "blocks", "documents": "docs"} | {each: each for each in ("strings", "prompts", "trainings")}
+    nouns = {"blocks": "blocks", "documents": "docs"} | {
+        each: each for each in ("strings", "prompts", "pieces", "trainings")
+    }
     noun = next((short for noun, short in nouns.items() if noun in verdict.method), None)
     return "-" if noun is None else f"{verdict.units} {noun}"
 

@@ -36,21 +36,14 @@ from lpe_eval.report.folders.ppl import open_run, read_run
 from lpe_eval.report.frames import read_csv
 from lpe_eval.report.gate.comparable import PlannedRow, text_rows
 from lpe_eval.report.numbers.statistics import summarise
-from lpe_eval.run import Outcome, Settings
-from lpe_eval.screen import Table, duration, listing, short_count
+from lpe_eval.run import Estimate, Outcome, Settings
+from lpe_eval.screen import duration, listing, short_count
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.table import COST, CellKey, Measurement
 
 _BATCH_TOKENS, _BATCH_TOKENS_CPU = 16384, 4096
 """Token budget of a batch unless --batch-size says otherwise. What a processor's cache cannot hold makes it slower."""
-
-
-class Estimate(NamedTuple):
-    """A plan as a table, and a sentence."""
-
-    table: Table
-    total: str
 
 
 def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:

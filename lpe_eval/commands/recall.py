@@ -29,7 +29,7 @@ from lpe_eval.report.folders.recall import RECALL_UNITS
 from lpe_eval.report.kinds.recall import Recall
 from lpe_eval.run import Outcome, Settings, run_cells
 from lpe_eval.run import Planned as PlannedCells
-from lpe_eval.screen import Table, listing, short_count
+from lpe_eval.screen import listing, short_count
 from lpe_eval.spec.recall_spec import RecallSpec
 from lpe_eval.table import Facts
 
@@ -78,7 +78,7 @@ def run_spec(spec: RecallSpec, settings: Settings) -> Outcome:
         )
 
 
-def estimate(spec: RecallSpec) -> tuple[Table, str]:
+def estimate(spec: RecallSpec, tell: Tell) -> Estimate:
     """What `run_spec` would feed: windows and tokens of each model and test, as a table and a sentence."""
     plan = _planned(spec)
     rows, total = [], 0
@@ -91,7 +91,7 @@ def estimate(spec: RecallSpec) -> tuple[Table, str]:
             rows.append((name, task, sum(len(trial.windows) for trial in own), short_count(tokens), why))
             total += tokens
     table = listing("planned", ("model", "test", "windows", "tokens fed", "does not fit"), rows)
-    return table, f"{short_count(total)} tokens in all; those of long windows take longer"
+    return Estimate(table, f"{short_count(total)} tokens in all; those of long windows take longer")
 
 
 def _planned(spec: RecallSpec) -> _Plan:

@@ -49,7 +49,8 @@ def test_help_groups_commands_and_names_every_exit_code():
 
 
 @pytest.mark.parametrize(
-    "command", ["ppl", "compare", "speed", "train", "run", "plot", "list", "inspect", "bias", "convert"]
+    "command",
+    ["ppl", "recall", "compare", "speed", "train", "run", "plot", "list", "inspect", "bias", "convert", "diff", "init"],
 )
 def test_every_command_and_every_flag_has_help(command: str):
     import typer.main
@@ -184,7 +185,7 @@ def test_what_is_wrong_is_one_sentence(arguments: list[str], sentence: str, tmp_
     [
         ("kind: [", "is not YAML"),
         ("- 1", "must hold a mapping"),
-        ("kind: measure", "kind must be one of che, ppl, speed, study, train, not 'measure'"),
+        ("kind: measure", "kind must be one of che, ppl, recall, speed, study, train, not 'measure'"),
         ("kind: ppl\nmodels: [a]\nlenghts: [512]\ncorpus: a.txt\nprotocols: [{name: last}]", "did you mean lengths"),
         ("a: &a [x]\nb: [*a, *a]", "uses a YAML alias"),
         ("kind: ppl\nmodels: []\nlengths: [512]\ncorpus: python-stdlib\nprotocols: []\nmax_tokens: 5", "models"),

@@ -28,6 +28,10 @@ STUDY = {
 COMMANDS: dict[str, tuple[str, ...]] = {
     "ppl": ("ppl", "-m", "alibi", "--data", "text/test.txt", "--lengths", "32", "--max-tokens", "300"),
     "che": ("che", "-m", "rope", "--tasks", "parity_check,even_pairs", "--lengths", "20,30", "--samples", "4"),
+    "recall": (
+        *("recall", "-m", "alibi", "--data", "text/test.txt", "--lengths", "128"),
+        *("--prompts", "2", "--repeat-tokens", "128"),
+    ),
     "speed": ("speed", "--encoding", "alibi", "--lengths", "16", "--mode", "forward", *SHAPE),
     "train": (
         *("train", "--encoding", "alibi", "--corpus", "text", "--steps", "3", "--train-length", "32"),
@@ -121,7 +125,8 @@ def test_a_start_that_goes_on_keeps_the_starts_before_it(processes: Warm, home: 
     assert done.code == 0, done.stdout + done.stderr
     assert len(read_provenance(folder)["starts"]) == 2
     if kind != "speed":
-        for table in ("rows.csv", "che.csv", "model.safetensors", "first/model.safetensors"):
+        tables = ("rows.csv", "che.csv", "recall.csv", "effective_length.csv")
+        for table in (*tables, "model.safetensors", "first/model.safetensors"):
             if (home / kind / table).exists():
                 assert (folder / table).read_bytes() == (home / kind / table).read_bytes()
 
@@ -141,7 +146,7 @@ def test_what_a_run_has_in_it_beside_its_own_files_is_kept_when_it_is_discarded(
     processes: Warm, home: Path, tmp_path: Path
 ):
     shutil.copytree(home, tmp_path / "home")
-    for kind in ("ppl", "che", "speed", "train"):
+    for kind in ("ppl", "che", "recall", "speed", "train"):
         (tmp_path / "home" / kind / "notes.txt").write_text("mine")
         done = processes.run([*COMMANDS[kind], "--out", kind, "--quiet", "--overwrite"], tmp_path / "home")
         assert done.code == 0, done.stdout + done.stderr

@@ -14,7 +14,7 @@ import yaml
 from lpe_eval import table
 from lpe_eval.report.folders.ppl import read_run
 from lpe_eval.report.frames import read_csv
-from tests.support.runs_to_end import che, furnished, ppl, run_undisturbed, seconds_of, train
+from tests.support.runs_to_end import che, furnished, ppl, recall, run_undisturbed, seconds_of, train
 from tests.support.warm import Warm, warm
 
 KILLS = 20
@@ -104,6 +104,26 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bytes(
             assert (folder / name).read_bytes() == (place / "run" / name).read_bytes(), name
         assert read_run(folder).provenance["run"] == read_run(place / "run").provenance["run"]
     assert len(seen) > 3, "the moments are spread over the run"
+
+
+@pytest.mark.slow
+def test_recall_that_is_killed_ends_with_the_same_bytes(lpe_eval: Warm, place: Path):
+    seconds = seconds_of(lpe_eval, recall("recalled"), place)
+    whole = (place / "recalled" / "recall.csv").read_text().splitlines()
+    seen: set[int] = set()
+
+    def check(folder: Path) -> None:
+        seen.add(done(folder))
+        if (folder / "recall.csv").exists():
+            assert set((folder / "recall.csv").read_text().splitlines()) <= set(whole)
+
+    def done(folder: Path) -> int:
+        return len(list(folder.glob("cells/*.json")))
+
+    for folder in killed_until_it_ends(lpe_eval, place, recall, seconds, done, check, enough=8):
+        for name in ("recall.csv", "effective_length.csv", "by_item.parquet", "spec.yaml", "run.json"):
+            assert (folder / name).read_bytes() == (place / "recalled" / name).read_bytes(), name
+    assert len(seen) > 1, "the moments are spread over the run"
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ class Recaller(nn.Module):
 
     def __init__(self, window: int | None = None, longest: int | None = None, sharp: float = SURE) -> None:
         super().__init__()
-        self.window, self.longest, self.sharp = window, longest, sharp
+        self.window, self.longest, self.sharp = window, longest, float(sharp)
         self.encoding = f"window {window}"
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -43,6 +43,23 @@ def ppl(out: str, *models: str) -> list[str]:
     return ["ppl", *chosen, *text, "-q", "--out", out]
 
 
+def recall(out: str) -> list[str]:
+    models = [part for name in ("alibi", "rope", "kerple_log") for part in ("-m", name)]
+    asked = [
+        "--data",
+        "text",
+        "--split",
+        "test",
+        "--lengths",
+        "32,64,128",
+        "--tests",
+        "repeat,needle",
+        "--prompts",
+        "2",
+    ]
+    return ["recall", *models, *asked, "--repeat-tokens", "128", "-q", "--out", out]
+
+
 def train(out: str) -> list[str]:
     return ["run", "train.yaml", "-q", "--out", out]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lpe_eval.data.tokenizer import IDS, Tokenizer
-from lpe_eval.errors import LengthError
+from lpe_eval.errors import DataError, LengthError
 from lpe_eval.measure.recall.trial import Tokens, below
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -67,10 +67,22 @@ def written(tokenizer: Tokenizer, form: str, key: str, letters: Sequence[str]) -
     """A key and its possible values as tokens.
 
     Raises:
-        LengthError: under this tokenizer no letter is a token of its own there.
+        LengthError: under this tokenizer no letter is a token of its own there, or a character is unknown.
     """
     if tokenizer.name == IDS:
         raise LengthError("the text is token ids without a tokenizer, so nothing can be written into it")
+    try:
+        found = _written(tokenizer, form, key, letters)
+    except DataError as error:
+        raise LengthError(f"{form} cannot be written under this tokenizer: {error}") from error
+    if found is None:
+        raise LengthError(
+            f"the tokenizer {tokenizer.name} has no single tokens for letters where {form} has its values"
+        )
+    return found
+
+
+def _written(tokenizer: Tokenizer, form: str, key: str, letters: Sequence[str]) -> Written | None:
     for line in FORMS[form]:
         word = key.upper() if line.upper else key
         before = tokenizer.encode(line.before.format(key=word)).tokens
@@ -87,4 +99,4 @@ def written(tokenizer: Tokenizer, form: str, key: str, letters: Sequence[str]) -
         same = np.delete(np.arange(whole), size)
         if apart[same].all() and np.array_equal(stacked[0, :size], before) and len(set(values.tolist())) == len(values):
             return Written(before, values, stacked[0, size + 1 :], tokenizer.encode(word).tokens)
-    raise LengthError(f"the tokenizer {tokenizer.name} has no single tokens for letters where {form} has its values")
+    return None

@@ -48,15 +48,16 @@ def judged_lengths(plain: Verdict, new: Judged, old: Judged) -> Verdict:
     once = np.ones((1, len(same)))
     here, there = (int(lengths_of(once, side, rule)[0]) for side in sides)
     change = here / there - 1 if there else float(here > 0) * np.inf
+    noun = "prompts" if old.row.get("distance") is None else "pieces"
     plain = plain._replace(
-        baseline=float(there), value=float(here), change=change, method=f"paired-bootstrap-prompts-{REPLICATES}"
+        baseline=float(there), value=float(here), change=change, method=f"paired-bootstrap-{noun}-{REPLICATES}"
     )
     one, other = (np.nan_to_num(side.totals) for side in sides)
     level = np.abs(other).sum() / max(sides[1].counts.sum(), 1.0)
     if here == there or (np.abs(one - other) <= ROUNDING * max(level, 1.0) * sides[1].counts).all():
         return plain._replace(verdict="same")
     if len(same) < MIN_ITEMS:
-        why = f"{len(same)} prompts are too few to say what is chance"
+        why = f"{len(same)} {noun} are too few to say what is chance"
         return plain._replace(verdict="inconclusive", reason=why, needed=MIN_ITEMS)
     weights = resamples(len(same), 0)
     run, baseline = (lengths_of(weights, side, rule) for side in sides)

@@ -153,7 +153,8 @@ def _paired(plain: Verdict, new: Judged, old: Judged, in_bytes: bool, rules: Rul
         identical = identical and new.checkpoint is not None and new.checkpoint == old.checkpoint
         least = noise_of_answers(max(paired.units, 1))
     elif of_gain:
-        method, least = method.replace("documents", "prompts"), 0.0
+        noun = "prompts" if new.row.get("distance") is None else "pieces"
+        method, least = method.replace("documents", noun), 0.0
     else:
         least = noise_of_text(before, tokens)
     found = Difference(_mean(text.new), before, paired.stderr, paired.units, least, identical, scale)

@@ -100,7 +100,7 @@ def protocol(verdict: Verdict) -> str:
     if verdict.metric in CHE_METRICS:
         return verdict.task
     if verdict.metric == EFFECTIVE_LENGTH:
-        return f"effective length of {verdict.protocol}, tried to"
+        return f"effective length of {verdict.protocol}"
     usual = verdict.length // 2 if verdict.protocol == "sliding" else verdict.length
     if verdict.stride in (None, verdict.length, usual):
         return verdict.protocol
