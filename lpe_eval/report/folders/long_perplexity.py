@@ -9,6 +9,7 @@ Memory holds a document of two cells at a time.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,13 +153,11 @@ def _rows(sweep: Sweep, choice: _Choice, run: Run, tokens_of: TokensOf) -> Itera
                 documents.append(_weighed(each))
                 if not choice.why_not:
                     blocks += _sums(each, _is_key(each, choice, _tokenizer(run, sweep.model)))
-        status, note = str(row["status"]), str(row["note"])
-        if status in ("ok", "error") and not blocks:
-            status, note = "n/a", choice.why_not or _no_key_token(asked, sweep)
         more = {"n_targets": targets, "key_tokens": asked["by"]}
-        yield {**_row(row, key, blocks, status, note, run), "metric": "long_perplexity", **more}
+        why = choice.why_not or _no_key_token(asked, sweep)
+        yield {**_row(row, key, blocks, why, run), "metric": "long_perplexity", **more}
         if asked["weighting"] == "released":
-            found = _row(row, key, documents, str(row["status"]), str(row["note"]), run)
+            found = _row(row, key, documents, "no target is scored", run)
             yield {**found, "metric": "released_perplexity", "n_tokens": targets, **more}
 
 
@@ -188,12 +187,22 @@ def _weighed(each: DocumentTokens) -> BlockSum:
     return BlockSum(each.document, each.digest, 0, float(each.loss.mean()) * (count + 1), count + 1, 0, wrong)
 
 
-def _row(
-    row: Mapping[str, Any], key: CellKey, blocks: Sequence[BlockSum], status: str, note: str, run: Run
-) -> dict[str, Any]:
-    """A row with the values of some sums, and with everything else of the cell's own row."""
-    facts = Facts(**{name: row[name] for name in Facts.__dataclass_fields__})
-    own = tuple(blocks) if status in ("ok", "error") else ()
+def _row(row: Mapping[str, Any], key: CellKey, blocks: Sequence[BlockSum], why_none: str, run: Run) -> dict[str, Any]:
+    """A row with the values of some sums, and with everything else of the cell's own row.
+
+    Args:
+        row: of the cell.
+        key: which cell.
+        blocks: the sums.
+        why_none: why there are none although the cell has a value.
+        run: the run.
+    """
+    status, note = str(row["status"]), str(row["note"])
+    if status in ("ok", "error"):
+        # Whether these targets have finite losses is told by their own sums.
+        status, note = ("ok", note if status == "ok" else "") if blocks else ("n/a", why_none)
+    facts = Facts(**{field.name: row[field.name] for field in fields(Facts)})
+    own = tuple(blocks) if status == "ok" else ()
     measured = Measurement(key, facts, str(row["attention"]), own, (), None, status, note)
     found = summarise(measured, str(row["run"]), run.spec["seed"])
     return next(each for each in found if each["metric"] == "perplexity")

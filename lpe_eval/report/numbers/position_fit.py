@@ -96,14 +96,14 @@ def fit_power_law(
     residual = losses - slope * scaled**-beta - gamma
     over = float((weights * residual**2).sum())
     explained = max(0.0, 1 - over / spread)
-    if (spread - over) / 2 < LEVEL * over / (len(scaled) - 3):
-        return _none("the loss is level: with context it varies no more than noise does", explained)
-    if slope <= 0:
-        return _none("the loss rises with context", explained)
     order = np.argsort(scaled)
     rough = float((np.diff((np.sqrt(weights) * residual)[order]) ** 2).sum()) / 2
     if explained < LEAST_EXPLAINED and over > _SHAPED * rough:
         return _none(f"it is no power law, which explains {100 * explained:.0f} % of what varies", explained)
+    if (spread - over) / 2 < LEVEL * over / (len(scaled) - 3):
+        return _none("the loss is level: with context it varies no more than noise does", explained)
+    if slope <= 0:
+        return _none("the loss rises with context", explained)
     if best == 0:
         return _none("the loss falls like a logarithm of the context; no level that it falls to is in sight", explained)
     if best == _GRID - 1:
