@@ -17,7 +17,7 @@ from lpe_eval.measure.facts import corpus_facts, opened_facts, planned_facts
 from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.plan import Planned, plan_models, work_per_token
 from lpe_eval.measure.probe import allowed_leak
-from lpe_eval.measure.progress import Advance
+from lpe_eval.measure.progress import Advance, Tell
 from lpe_eval.measure.recall.planning import tokens_of_text, trials_of, with_bos, work_of
 from lpe_eval.measure.recall.scoring import fed, score
 from lpe_eval.measure.recall.trial import Found, Trial
@@ -27,7 +27,7 @@ from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.records import Cell, ItemCell, ItemKey, key_of
 from lpe_eval.report.folders.recall import RECALL_UNITS
 from lpe_eval.report.kinds.recall import Recall
-from lpe_eval.run import Outcome, Settings, run_cells
+from lpe_eval.run import Estimate, Outcome, Settings, run_cells
 from lpe_eval.run import Planned as PlannedCells
 from lpe_eval.screen import listing, short_count
 from lpe_eval.spec.recall_spec import RecallSpec

@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Float
 
 from lpe_eval import table
-from lpe_eval.report.numbers.statistics import Uncertainty, paired_difference, resampled
+from lpe_eval.report.numbers.resampling import Uncertainty, resampled
+from lpe_eval.report.numbers.statistics import paired_difference
 from lpe_eval.table import GAIN_SHARE, OPTIMUM, OPTIMUM_METRICS, REGRET, BlockSum, CellKey
 
 _NAN = float("nan")

@@ -6,7 +6,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -84,6 +84,26 @@ def together(measurements: Sequence[Iterable[BlockSum]], seed: int = 0, replicat
         noun=noun,
         tokens=round(tokens[:, -1].sum()),
     )
+
+
+def resampled(
+    sums: dict[tuple[str, str, int], tuple[float, ...]],
+    parts: list[str | int | None],
+    value: Callable[[Float[np.ndarray, "r c"]], Float[np.ndarray, " r"]],
+    replicates: int = 1000,
+) -> Uncertainty:
+    """The uncertainty of what is made of several sums over the same text.
+
+    Args:
+        sums: by digest, document and block.
+        parts: what seeds the resampling.
+        value: from the totals of each replicate to its value.
+        replicates: how often the units are resampled.
+    """
+    units, noun = units_of(sums)
+    if len(units) < 2:
+        return UNKNOWN
+    return spread(value(resample(units, generator(parts), replicates)), len(units), noun)
 
 
 def by_text(blocks: Iterable[BlockSum]) -> dict[tuple[str, str, int], tuple[float, float]]:

@@ -27,7 +27,7 @@ How units are made and drawn stands in `resampling.py`.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -156,26 +156,6 @@ def paired_difference(
     found = spread(sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3], len(units), noun)
     worth = units[:, 3].sum() ** 2 / (units[:, 3] ** 2).sum()
     return PairedDifference(difference, *found, share, max(2, round(worth)))
-
-
-def resampled(
-    sums: dict[tuple[str, str, int], tuple[float, ...]],
-    parts: list[str | int | None],
-    value: Callable[[Float[np.ndarray, "r c"]], Float[np.ndarray, " r"]],
-    replicates: int = 1000,
-) -> Uncertainty:
-    """The uncertainty of what is made of several sums over the same text.
-
-    Args:
-        sums: by digest, document and block.
-        parts: what seeds the resampling.
-        value: from the totals of each replicate to its value.
-        replicates: how often the units are resampled.
-    """
-    units, noun = _units(sums)
-    if len(units) < 2:
-        return _UNKNOWN
-    return _spread(value(_resample(units, _generator(parts), replicates)), len(units), noun)
 
 
 def _status(measurement: Measurement, n_tokens: int, n_nonfinite: int) -> tuple[str, str]:
