@@ -8,8 +8,10 @@ Choices:
     * A file that is there stays, whatever it holds.
 """
 
+import contextlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -86,7 +88,10 @@ def begin(folder: Path, models: Sequence[str], data: str, lengths: Sequence[int]
     """
     if not _NAME.fullmatch(baseline):
         raise SpecError(f"a baseline cannot be called {baseline!r}; use letters, digits, dots, dashes and underscores")
-    contents = {SPEC: _spec(models, data, lengths), WORKFLOW: _workflow(baseline)}
+    # Paths in the spec are told from the top of the repository, where it will be run.
+    with contextlib.chdir(folder if folder.is_dir() else Path()):
+        spec = _spec(models, data, lengths)
+    contents = {SPEC: spec, WORKFLOW: _workflow(baseline)}
     written, notes = [], []
     for name, content in contents.items():
         path = folder / name
@@ -96,7 +101,9 @@ def begin(folder: Path, models: Sequence[str], data: str, lengths: Sequence[int]
             notes.append(f"{path} is there already and was left as it is")
     if folder / WORKFLOW in written and not _installed_from():
         notes.append(f"say at the top of {folder / WORKFLOW} what pip installs, as LPE_EVAL")
-    notes.append(f"next: lpe-eval run {folder / SPEC} --dry-run")
+    notes.append(
+        f"next: {'' if folder == Path() else f'cd {shlex.quote(str(folder))} && '}lpe-eval run {SPEC} --dry-run"
+    )
     return Begun(written, notes)
 
 

@@ -112,6 +112,13 @@ def test_what_cannot_be_is_one_sentence_and_writes_nothing(repository: Path, arg
     assert not Path("there").exists()
 
 
+def test_text_is_looked_for_in_the_repository_that_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert said("init", "..", "-d", "texts").endswith("next: cd .. && lpe-eval run ppl.yaml --dry-run")
+    assert yaml.safe_load(Path("../ppl.yaml").read_text())["corpus"] == "texts"
+
+
 def test_a_folder_that_is_a_file_is_one_sentence(repository: Path):
     Path("file").write_text("x")
     assert "cannot write file/ppl.yaml" in said("init", "file", code=1)
