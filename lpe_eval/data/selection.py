@@ -264,7 +264,7 @@ def _too_short(text: _Text, minimum: int, n_seen: int, n_without_text: int, most
         return DataError(f"{where} holds no document with text ({n_seen} rows were looked at)")
     return DataError(
         f"no document of {where} has the {minimum} tokens that "
-        f"length {minimum - 1} needs; the longest of {n_seen} has {most}: lower --lengths, or use --pack"
+        f"length {minimum - 1} needs; the longest of {n_seen} has {most}: {text.corpus.remedy}"
     )
 
 
