@@ -106,6 +106,11 @@ class Corpus(ABC):
         """Whether documents are token ids, so that no tokenizer is needed."""
         return False
 
+    @property
+    def remedy(self) -> str:
+        """What to do where no document is long enough."""
+        return "lower --lengths, or use --pack"
+
     def parts(self, split: str) -> Sequence[Part] | None:
         """The documents of a split, of which only those that are wanted need be read; None where that cannot be.
 

@@ -32,7 +32,8 @@ SYMBOLS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _DOCUMENTS = {"train": 512, "valid": 16, "test": 128}
 """How many documents a split has unless the options say otherwise."""
 _NO_LAW = {"length", "documents"}
-_LONGEST, _MOST = 1 << 26, 1 << 20
+_LONGEST, _MOST = 1 << 24, 1 << 20
+_AT_ONCE = 1 << 16
 
 
 class GeneratedOptions(BaseModel):
@@ -76,6 +77,10 @@ class Generated(Corpus):
     def label(self) -> str:
         given = "&".join(f"{name}={value}" for name, value in sorted(self.spec.options.items()))
         return f"{self._name}?{given}" if given else self._name
+
+    @property
+    def remedy(self) -> str:
+        return f"lower --lengths, or ask for longer documents, as in --data '{self._name}?length=65536'"
 
     def parts(self, split: str) -> Sequence[Part]:
         if split not in _DOCUMENTS:
@@ -122,9 +127,12 @@ class _Drawn(Part):
         return self._corpus.document(self._split, number)
 
 
-def words(key: str, count: int) -> list[int]:
+def words(key: str, count: int) -> Iterator[int]:
     """The first 64-bit words of a key; more words of the same key begin with them."""
-    return np.frombuffer(hashlib.shake_256(key.encode()).digest(8 * count), dtype="<u8").tolist()
+    drawn = np.frombuffer(hashlib.shake_256(key.encode()).digest(8 * count), dtype="<u8")
+    for start in range(0, count, _AT_ONCE):
+        # A number of Python has four times the bytes of a word.
+        yield from drawn[start : start + _AT_ONCE].tolist()
 
 
 def below(word: int, bound: int) -> int:

@@ -79,7 +79,7 @@ def choose_documents(
     bos: Bos = "never",
     cap: int | None = None,
     needs: str | None = None,
-    remedy: str = "lower --lengths, or use --pack",
+    remedy: str | None = None,
 ) -> Selection:
     """Takes documents until `max_tokens` are reached.
 
@@ -97,7 +97,7 @@ def choose_documents(
         cap: the most tokens taken from one document; None is half a longest window more than one full one, and more
             where the budget would not be met.
         needs: what needs tokens that no document has, for that message; None is the longest length.
-        remedy: what to do about it.
+        remedy: what to do about it; None is what the corpus says of lengths.
 
     Raises:
         SpecError: `cap` or `max_tokens` cannot be.
@@ -108,7 +108,7 @@ def choose_documents(
         raise SpecError(f"at most {cap} tokens of a document leave no full window of {longest}; allow {minimum}")
     if max_tokens < 1:
         raise SpecError(f"the number of tokens must be at least 1, not {max_tokens}")
-    text = _Text(corpus, split, tokenizer, bos, seed, needs or f"length {longest}", remedy)
+    text = _Text(corpus, split, tokenizer, bos, seed, needs or f"length {longest}", remedy or corpus.remedy)
     if pack:
         return _pack(text, minimum, max(max_tokens, minimum), ends)
     return _choose(text, minimum, max_tokens, cap)

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
-from lpe_eval.spec.released import measured_names, released_names
+from lpe_eval.model.checkpoint import LoadOptions, locate
+from lpe_eval.spec.released import measured_names, names_of_other_text, released_names
 
 
 @pytest.mark.parametrize(("flags", "names"), [([], measured_names), (["-m", "all"], released_names)])
@@ -25,3 +26,18 @@ def test_what_the_readme_shows_is_measured_by_itself():
     shown = set(re.findall(r"^\| ([a-z0-9-]*[a-z0-9]) \|", table, re.MULTILINE)) - {"model"}
     assert len(shown) > 5
     assert shown < set(measured_names()) < set(released_names())
+
+
+def test_models_of_other_text_are_named_one_by_one():
+    names = names_of_other_text()
+    assert names
+    assert all(name.startswith("urn-") for name in names)
+    assert not set(names) & set(released_names())
+    listed = CliRunner().invoke(app, ["list", "checkpoints"]).output
+    for name in names:
+        located = locate(name.replace("-", "_"))
+        assert located.peek(LoadOptions()).name == name
+        folder = Path(located.path)
+        assert {"README.md", "spec.yaml", "training.csv", "provenance.json"} <= {each.name for each in folder.iterdir()}
+        assert (folder / "model.safetensors").stat().st_size < 500_000
+        assert name in listed

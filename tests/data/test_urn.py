@@ -12,6 +12,8 @@ import pytest
 
 from lpe_eval.data.corpora.urn import Urn
 from lpe_eval.data.corpus import open_corpus
+from lpe_eval.data.selection import choose_documents
+from lpe_eval.data.tokenizers.bytes import Bytes
 from lpe_eval.errors import DataError, SpecError, UnknownName
 from lpe_eval.spec.corpus_spec import CorpusSpec
 from tests.support.known_optimum import chain_probability, counted_losses, gain_inside, window_probabilities
@@ -63,10 +65,12 @@ def test_splits_have_documents_by_number_and_read_those_that_are_wanted() -> Non
     assert [document.name for document in opened("length=50&documents=3").documents("train")] == [
         "train/0", "train/1", "train/2",
     ]  # fmt: skip
-    (part,) = opened("length=67108864").parts("test")
-    assert part.name(7) == "test/7", "no document of 64 million characters is drawn to be named"
+    (part,) = opened("length=16777216").parts("test")
+    assert part.name(7) == "test/7", "no document of 16 million characters is drawn to be named"
     with pytest.raises(DataError, match="urn has no split 'dev'; it has train, valid, test"):
         corpus.parts("dev")
+    with pytest.raises(DataError, match=r"or ask for longer documents, as in --data 'urn.length=65536'"):
+        choose_documents(opened("length=50"), "test", Bytes(), longest=50, max_tokens=100, seed=0)
 
 
 def test_the_short_form_takes_options_of_any_corpus_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ class Echo(Generated):
         count = -(-asked.length // law.period)
         drawn = words(f"{key} names", 2 * count)
         records: list[str] = []
-        for which, place in zip(drawn[::2], drawn[1::2], strict=True):
+        for which, place in zip(drawn, drawn, strict=True):
             group = 1 << below(which, asked.octaves)
             name = group + below(place, group)
             records += [_BLANK, _spelled(name, law), *letters[name * asked.value : (name + 1) * asked.value]]

@@ -62,10 +62,10 @@ class Urn(Generated):
     def draw(self, key: str) -> str:
         symbols, alpha = self.options.symbols, Fraction(self.options.alpha)
         part, whole = alpha.numerator, alpha.denominator
-        first, *rest = words(key, self.options.length)
-        last = below(first, symbols)
+        drawn = words(key, self.options.length)
+        last = below(next(drawn), symbols)
         path, after = [last], [[] for _ in range(symbols)]
-        for word in rest:
+        for word in drawn:
             seen = after[last]
             place = below(word, len(seen) * whole + symbols * part)
             again = place // whole
