@@ -10,6 +10,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from lpe_eval.data.corpus import open_corpus
+from lpe_eval.data.key_spans import read_key_spans
 from lpe_eval.data.tokenizer import open_tokenizer
 from lpe_eval.spec.corpus_spec import CorpusSpec
 from tests.support.fuzz.inputs import VALUES, Reader, altered, anything, in_json, put
@@ -44,6 +45,20 @@ def text_readers(home: Path) -> list[Reader]:
         put(home / "ids.bin.json", parts[1])
         read(put(home / "ids.bin", parts[0]))
 
+    spoken = put(home / "spoken.txt", "a é b".encode())
+
+    def spans(file: Path, place: Path) -> None:
+        corpus = open_corpus(CorpusSpec(name="local", path=str(spoken)))
+        found = read_key_spans(place, corpus, "all", {"spoken.txt": "0f"})
+        assert all(
+            (each[:, 0] <= each[:, 1]).all() and (each[:, 1] < each[:, 2]).all() for each in found.spans.values()
+        )
+        file.unlink()
+
+    slices = home / "slices"
+    slices.mkdir()
+    line = {"model": "m", "protocol": "sliding", "document": "spoken.txt", "digest": "0f", "bytes": [[0, 1], [2, 4]]}
+    by_hand = {"document": "spoken.txt", "characters": [[0, 1], [2, 3]]}
     buffer = io.BytesIO()
     pd.DataFrame({"text": ["a", "é" * 9, ""], "n": [1, 2, 3]}).to_parquet(buffer)
     lines = b'{"text": "a"}\n\n{"text": "\xc3\xa9", "n": 1}\n'
@@ -70,6 +85,10 @@ def text_readers(home: Path) -> list[Reader]:
         Reader("Arrow", anything(stream.getvalue()), lambda content: read(put(home / "a.arrow", content)), 2),
         Reader("JSON lines, packed", anything(gzip.compress(lines, mtime=0)),
                lambda content: read(put(home / "a.jsonl.gz", content))),
+        Reader("key tokens", anything(in_json(line)) | altered(line).map(in_json) | altered(by_hand).map(in_json),
+               lambda content: spans(file := put(home / "key.jsonl", content), file)),
+        Reader("key tokens of the released code", anything(b"[0, 1];[2, 3]"),
+               lambda content: spans(put(slices / "slice_0.txt", content), slices)),
         Reader("token ids", st.tuples(st.binary(max_size=9), anything(b'{"dtype": "uint16", "document_end": 1}') |
                altered({"dtype": "uint16", "document_end": 1}).map(in_json)), ids),
     ]  # fmt: skip
