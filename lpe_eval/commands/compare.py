@@ -13,7 +13,7 @@ from lpe_eval.report.gate.baseline import find_baseline, write_baseline
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.judge import failing, judge
 from lpe_eval.report.gate.markdown import as_markdown
-from lpe_eval.report.gate.rules import ALLOWABLE, EFFECTIVE_LENGTH, GAIN, Rules, Verdict
+from lpe_eval.report.gate.rules import ALLOWABLE, EFFECTIVE_LENGTH, GAIN, RECALLED_LENGTH, Rules, Verdict
 from lpe_eval.report.gate.shared_text import other_text
 from lpe_eval.report.gate.verdicts import (
     as_json,
@@ -36,7 +36,7 @@ COLUMNS = ("model", "at", "baseline -> run", "change, %", "allowed", "over", "ve
 """Values are nats a token, lengths in tokens, or shares of right answers; `change` is relative, with its standard
 error; `over` says from how many of what that was made."""
 
-OF_RECALL = (GAIN, EFFECTIVE_LENGTH)
+OF_RECALL = (GAIN, RECALLED_LENGTH)
 
 _NUMBERS = ("baseline -> run", "change, %", "allowed")
 
@@ -258,7 +258,7 @@ def _refuse_unfit(found: Found) -> None:
 
 
 def _values(verdict: Verdict) -> str:
-    digits = 0 if verdict.metric == EFFECTIVE_LENGTH else 4
+    digits = 0 if verdict.metric in (EFFECTIVE_LENGTH, RECALLED_LENGTH) else 4
     before, now = ("-" if math.isnan(each) else f"{each:.{digits}f}" for each in (verdict.baseline, verdict.value))
     return "-" if before == now == "-" else f"{before} -> {now}"
 

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lpe_eval import table, text_tables
+from lpe_eval import text_tables
 from lpe_eval.cli import app
 from lpe_eval.report.figures.change import CLIPPED, change_figure
 from lpe_eval.report.figures.files import save
+from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.ppl import draw_perplexity
 from lpe_eval.report.folders.derived import change_rows, derived_files, sweeps_of
 from lpe_eval.report.folders.ppl import read_run
@@ -85,7 +86,7 @@ def test_models_that_hold_stay_apart_although_others_fail_and_those_are_marked()
     assert (0.01 + 0.09) / (high - low) > 0.3, "two that hold are told apart"
     assert [(round(x), y) for x, y in triangles_of(axes)] == [(1024, high), (2048, high)]
     assert legend_of(figure) == ["fails", "breaks", "holds", "gains", "above 0.15, or infinite"]
-    assert axes.get_ylabel() == table.LABELS["change"]
+    assert axes.get_ylabel() == LABELS["change"]
     drawn = {round(y[-1], 2) for _, y in curves_of(axes) if len(y) == len(LENGTHS)}
     assert drawn == {0.01, -0.09, 1.0, 5.5}
 

@@ -19,6 +19,7 @@ from lpe_eval import table
 from lpe_eval.records import CheRow
 from lpe_eval.report.figures.che import heat_map, length_curves
 from lpe_eval.report.figures.files import save
+from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.style import styles_of
 from lpe_eval.report.frames import typed_frame
 from lpe_eval.report.numbers.che_scores import task_scores
@@ -219,7 +220,7 @@ def test_curves_show_the_training_range_the_ceiling_and_the_chance():
     assert (ceiling[1], ceiling[2]) == (list(LENGTHS), pytest.approx([24] * 4))
     assert (chance[1], chance[2]) == (list(LENGTHS), pytest.approx([20] * 4))
     names = [text.get_text() for text in length_curves(ROWS).legends[0].get_texts()]
-    assert names == ["rope", "alibi", "no skill needed", "chance", table.LABELS["train_range"]]
+    assert names == ["rope", "alibi", "no skill needed", "chance", LABELS["train_range"]]
 
 
 def test_the_curve_of_the_best_run_is_one_run_and_that_of_the_mean_has_a_band_of_runs():
@@ -264,7 +265,7 @@ def test_another_metric_is_drawn_alone():
     )
     assert cells(heat_map(rows, metric="exact_match"))[0, 0] == "20.0"
     axes = panels(length_curves(rows, metric="exact_match"))["even pairs"]
-    assert axes.get_ylabel() == f"regular\n{table.LABELS['exact_match']}"
+    assert axes.get_ylabel() == f"regular\n{LABELS['exact_match']}"
     assert lines(axes)[-1][2] == pytest.approx([50, 40, 30, 10])
 
 

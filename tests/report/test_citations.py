@@ -14,7 +14,7 @@ from lpe_eval.report import sources
 from lpe_eval.report.citations import Entry, entries, once_each, own_entry
 from lpe_eval.report.sources import Citations
 from lpe_eval.spec.che_spec import read_protocol
-from lpe_eval.spec.task_files import task_names
+from lpe_eval.spec.task_files import problem_task_names, task_names
 from lpe_eval.spec.tasks import read_task
 from tests.support.bibtex import parsed
 
@@ -126,7 +126,7 @@ def test_every_encoding_with_a_paper_has_that_paper_as_bibtex_and_every_problem_
             year, number = re.fullmatch(r".* (\d{4}), arXiv ([\d.]+)", member.paper).groups()
             assert fields["eprint"] == number and 0 <= int(year) - int(fields["year"]) <= 1, name
             assert fields["author"].lstrip("{").startswith(member.paper.split()[0]), name
-        if name in PROBLEMS.names():
+        if name in problem_task_names():
             assert [entry.key for entry in entries(member.bibtex)] == ["deletang2022chomsky", "ruoss2023randomized"]
 
 

@@ -15,14 +15,14 @@ from lpe_eval.report.gate.effective import CHANCE, PERHAPS, judged_lengths
 from lpe_eval.report.gate.item_rows import part_of
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.judge import judge
-from lpe_eval.report.gate.rules import EFFECTIVE_LENGTH, GAIN, Rules, Verdict
+from lpe_eval.report.gate.rules import GAIN, RECALLED_LENGTH, Rules, Verdict
 from lpe_eval.report.numbers.recall_length import Rule
 from lpe_eval.table import BlockSum
 from tests.support.own_recallers import FILE
 
 LENGTHS = (64, 128, 256, 512)
 SETTINGS = {"task": "needle, version 1", "protocol": "", "tokenizer": "bytes", "dtype": "float32", "seed": "0"}
-PLAIN = Verdict("mine", "needle", "needle", 512, None, EFFECTIVE_LENGTH, "same")
+PLAIN = Verdict("mine", "needle", "needle", 512, None, RECALLED_LENGTH, "same")
 
 
 def length_row(gains: np.ndarray, checkpoint: str = "one") -> Judged:
@@ -33,7 +33,7 @@ def length_row(gains: np.ndarray, checkpoint: str = "one") -> Judged:
         for place, gain in enumerate(row)
     ]
     row = {"model": "mine", "task": "needle", "protocol": "needle", "length": 512, "stride": None, "status": "ok",
-           "note": "", "metric": EFFECTIVE_LENGTH, "value": 0.0, "lengths": LENGTHS, "rule": Rule()}  # fmt: skip
+           "note": "", "metric": RECALLED_LENGTH, "value": 0.0, "lengths": LENGTHS, "rule": Rule()}  # fmt: skip
     return Judged(row, blocks, SETTINGS, None, checkpoint, "somewhere", direction=-1.0, part="needle")
 
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import same_color
 
-from lpe_eval import table
 from lpe_eval.errors import OutputError
 from lpe_eval.report.figures.context import position_figure
 from lpe_eval.report.figures.files import save
+from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.panels import OFF_SCALE
 from lpe_eval.report.figures.ppl import perplexity_figure
 from lpe_eval.report.figures.style import styles_of
@@ -26,8 +26,8 @@ def test_each_protocol_is_a_panel_and_each_model_a_line_with_the_stored_values()
     for axes in panels_of(figure):
         assert curves_of(axes) == [(list(map(float, LENGTHS)), values) for values in curves.values()]
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-        assert axes.get_xlabel() == table.LABELS["length"]
-    assert [axes.get_ylabel() for axes in panels_of(figure)] == [table.LABELS["perplexity"], ""]
+        assert axes.get_xlabel() == LABELS["length"]
+    assert [axes.get_ylabel() for axes in panels_of(figure)] == [LABELS["perplexity"], ""]
     assert tuple(figure.get_size_inches()) == pytest.approx((7.0, 3.2))
 
 

@@ -114,7 +114,7 @@ def effective_records(found: Iterable[Recalled]) -> list[list[Any]]:
         known = each.status == "ok"
         effective = each.effective
         lines.append([
-            each.first["run"], each.first["model"], each.first["task"], each.first["task_version"], "effective_length",
+            each.first["run"], each.first["model"], each.first["task"], each.first["task_version"], "recalled_length",
             float(effective.value) if known else math.nan, effective.low, effective.high, effective.method, "tokens",
             len(each.names), str(each.rule), each.scores.lengths[-1], each.status, each.note, table.SCHEMA,
         ])  # fmt: skip

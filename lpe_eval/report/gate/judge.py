@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from lpe_eval.report.gate.effective import judged_lengths
 from lpe_eval.report.gate.effective_length import common_lengths, judged_length
 from lpe_eval.report.gate.joining import Judged, Match, join
-from lpe_eval.report.gate.rules import ALLOWABLE, EFFECTIVE_LENGTH, GAIN, VERDICTS, Rules, Verdict
+from lpe_eval.report.gate.rules import ALLOWABLE, EFFECTIVE_LENGTH, GAIN, RECALLED_LENGTH, VERDICTS, Rules, Verdict
 from lpe_eval.report.gate.shared_text import SharedText, n_tokens, other_text, shared_text
 from lpe_eval.report.gate.weighing import Difference, units_needed, weighed, weighed_trainings
 from lpe_eval.report.gate.worst_document import ROUNDING, Worst, worst_document
@@ -93,9 +93,9 @@ def _verdict(match: Match, rules: Rules) -> Verdict:
         return _without_value(plain, match.judged, (valued or match.references)[0])
     in_bytes = "tokenizer" in match.differing
     if plain.metric == EFFECTIVE_LENGTH:
-        if match.judged.by_length:
-            return _of_length(plain, match.judged, valued, in_bytes, rules)
-        # Of recall; beside several trainings a length is held against the one that recalls least far.
+        return _of_length(plain, match.judged, valued, in_bytes, rules)
+    if plain.metric == RECALLED_LENGTH:
+        # Beside several trainings a length is held against the one that recalls least far.
         return judged_lengths(plain, match.judged, min(valued, key=lambda each: each.row["value"]))
     if len(valued) > 1:
         return _among_trainings(plain, match.judged, valued, in_bytes, rules)

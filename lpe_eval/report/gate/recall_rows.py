@@ -18,7 +18,7 @@ from lpe_eval.report.folders.recall_scores import Recalled, recalled
 from lpe_eval.report.frames import UNFIT
 from lpe_eval.report.gate.item_rows import item_settings, judged_item_rows
 from lpe_eval.report.gate.joining import Judged
-from lpe_eval.report.gate.rules import EFFECTIVE_LENGTH, GAIN
+from lpe_eval.report.gate.rules import GAIN, RECALLED_LENGTH
 from lpe_eval.table import BlockSum
 
 _LEAST_SCALE = 1.0
@@ -75,7 +75,7 @@ def _length(each: Recalled, models: Mapping[str, Mapping[str, Any]], source: str
         if count
     ]
     row = {
-        **each.first, "metric": EFFECTIVE_LENGTH, "protocol": each.first["task"], "stride": None,
+        **each.first, "metric": RECALLED_LENGTH, "protocol": each.first["task"], "stride": None,
         "length": lengths[-1], "value": float(each.effective.value), "status": each.status, "note": each.note,
         "lengths": lengths, "rule": each.rule,
     }  # fmt: skip

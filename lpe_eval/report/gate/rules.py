@@ -11,7 +11,7 @@ ALLOWABLE = (*ASPECTS, "missing")
 
 GAIN = "gain_nats"
 """The metric of recall that is judged beside its effective length."""
-EFFECTIVE_LENGTH = "effective_length"
+EFFECTIVE_LENGTH, RECALLED_LENGTH = "effective_length", "recalled_length"
 """The metric of rows that are lengths in tokens."""
 
 _LEAST = 0.01

@@ -17,7 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from lpe_eval.report.gate.judge import failing
-from lpe_eval.report.gate.rules import EFFECTIVE_LENGTH, GAIN, VERDICTS, Rules, Verdict
+from lpe_eval.report.gate.rules import EFFECTIVE_LENGTH, GAIN, RECALLED_LENGTH, VERDICTS, Rules, Verdict
 from lpe_eval.table import CHE_METRICS
 
 REPORT_SCHEMA = 2
@@ -85,7 +85,7 @@ def remedy(verdicts: Sequence[Verdict]) -> str:
                 else "strings (--samples)"
                 if each.metric in CHE_METRICS
                 else "prompts (--prompts, or pieces with --repeat-tokens)"
-                if each.metric in (GAIN, EFFECTIVE_LENGTH)
+                if each.metric in (GAIN, RECALLED_LENGTH)
                 else "tokens of text (--max-tokens)"
             )
             needed[kind] = max(needed.get(kind, 0), each.needed)
@@ -99,7 +99,7 @@ def protocol(verdict: Verdict) -> str:
     """
     if verdict.metric in CHE_METRICS:
         return verdict.task
-    if verdict.metric == EFFECTIVE_LENGTH:
+    if verdict.metric == RECALLED_LENGTH:
         return f"effective length of {verdict.protocol}"
     usual = verdict.length // 2 if verdict.protocol == "sliding" else verdict.length
     if verdict.stride in (None, verdict.length, usual):

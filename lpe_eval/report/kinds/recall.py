@@ -76,7 +76,7 @@ class Recall(Kind):
     spec = RecallSpec
     columns = RECALL
     further = RECALL_KEYS
-    worse_is = {"gain_nats": -1, "effective_length": -1}
+    worse_is = {"gain_nats": -1, "recalled_length": -1}
     made = (EFFECTIVE_LENGTH,)
 
     @classmethod
