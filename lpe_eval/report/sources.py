@@ -30,6 +30,17 @@ _TOLD_WITH = {"nonoverlap": "alibi", "sliding": "alibi", "last": "dape"}
 _TRAINED_WITH = {"dape": "dape"}
 """The same for how encoders of problems are trained; `deepmind` is of the paper that every problem cites."""
 
+_KEY_TOKENS = """
+    @misc{fang2024longppl,
+      title = {{What is Wrong with Perplexity for Long-context Language Modeling?}},
+      author = {Fang, Lizhe and Wang, Yifei and Liu, Zhaoyang and Zhang, Chenheng and Jegelka, Stefanie and Gao, Jinyang
+        and Ding, Bolin and Wang, Yisen},
+      year = {2024},
+      eprint = {2410.23771},
+      archivePrefix = {arXiv},
+    }
+"""
+
 _WORD = re.compile(r"[A-Za-z][\w-]*")
 
 
@@ -165,6 +176,12 @@ def sources_of_protocols(spec: Mapping[str, Any]) -> Iterator[Source]:
     for task in _tasks():
         if task.name == spec.get("task") and task.protocol_bibtex and any(each in task.protocols for each in used):
             yield Source(f"the protocol of {task.name}", task.protocol_bibtex)
+
+
+def sources_of_key_tokens(spec: Mapping[str, Any]) -> Iterator[Source]:
+    """Perplexity of key tokens, where it was asked for."""
+    if spec.get("key_tokens"):
+        yield Source("the perplexity of key tokens", _KEY_TOKENS)
 
 
 def sources_of_training(spec: Mapping[str, Any]) -> Iterator[Source]:

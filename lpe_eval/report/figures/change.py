@@ -28,6 +28,7 @@ from lpe_eval.report.figures.ticks import thinned
 CLIPPED = 0.15
 """Nats above the training length at which a model has failed: 16 % more perplexity."""
 
+_CELL = ("run", "model", "protocol", "length")
 _LEAST = 0.02
 """Nats that the axis shows at least, above and below."""
 _FOOT = 0.38
@@ -42,14 +43,15 @@ def change_figure(rows: Sequence[dict], all_rows: Sequence[dict]) -> Figure:
         rows: with the columns of `text_tables.CHANGES`.
         all_rows: the rows of `rows.csv`, so that a model looks as it does in the other figures.
     """
-    records = [{**row, "metric": "change"} for row in rows]
+    facts = {tuple(row[name] for name in _CELL): row for row in all_rows if row["metric"] == "perplexity"}
+    records = [{**facts.get(tuple(row[name] for name in _CELL), {}), **row} for row in rows]
     names = line_names(records, ("protocol", "length"))
     points = [
         Point(row["protocol"], name, float(row["length"]), row["change"], row["ci_low"], row["ci_high"])
         for row, name in zip(records, names, strict=True)
     ]
     beyond = [point for point, row in zip(points, records, strict=True) if row["length"] >= row["from_length"]]
-    shown = [row for row in all_rows if row["metric"] == "perplexity"]
+    shown = list(facts.values())
     low, high = _limits(beyond)
     told = {(point.panel, point.line, point.x) for point in beyond}
     below = {place for point in points if (place := (point.panel, point.line, point.x)) not in told}

@@ -26,6 +26,7 @@ from lpe_eval import table, text_tables
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, yaml_of
 from lpe_eval.records import TokenPart
+from lpe_eval.report.folders.atomic import PARTIAL
 from lpe_eval.report.folders.cells import CELLS, CellFolder
 from lpe_eval.report.folders.folder import SPEC, Layout
 from lpe_eval.report.folders.marker import MARKER, read_marker
@@ -86,8 +87,9 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         self._keeps_tokens = keep_tokens
         self._written: dict[CellKey, int] = {}
         self._reckoned: dict[tuple, list[dict[str, Any]]] = {}
-        layout = LAYOUT._replace(early=(CELLS, BY_TOKEN)) if keep_tokens else LAYOUT
-        super().__init__(directory, layout, "ppl", run, spec_text, overwrite)
+        super().__init__(directory, LAYOUT, "ppl", run, spec_text, overwrite)
+        if keep_tokens:
+            self._make_tokens_folder()
 
     def finished(self) -> set[CellKey]:
         found = super().finished()
@@ -160,6 +162,17 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         self._write("by_document.parquet", pd.concat(blocks).to_parquet(index=False))
         positions = [typed_frame(table.BY_POSITION, []), *(cell.positions for cell in cells)]
         self._write("by_position.parquet", pd.concat(positions).to_parquet(index=False))
+
+    def _make_tokens_folder(self) -> None:
+        """After the marker is there, so that the folder is never anything but a run's."""
+        folder = self.directory / BY_TOKEN
+        try:
+            folder.mkdir(exist_ok=True)
+            for left in folder.glob(f".*{PARTIAL}"):
+                left.unlink()
+        except OSError as error:
+            self.close()
+            raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
 
     def _has_tokens(self, key: CellKey) -> bool:
         cell, path = self._cells[key], self.tokens_of(key)

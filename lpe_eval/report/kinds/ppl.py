@@ -17,7 +17,13 @@ from lpe_eval.report.gate.effective_length import length_rows
 from lpe_eval.report.gate.joining import Judged, judged_rows
 from lpe_eval.report.kind import Found, Kind
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
-from lpe_eval.report.sources import Source, sources_of_methods, sources_of_protocols, sources_of_text
+from lpe_eval.report.sources import (
+    Source,
+    sources_of_key_tokens,
+    sources_of_methods,
+    sources_of_protocols,
+    sources_of_text,
+)
 from lpe_eval.report.tables.far_context import effective_cells, effective_sentences, fit_table
 from lpe_eval.report.tables.long_perplexity import long_tables, told_key_tokens
 from lpe_eval.report.tables.ppl import perplexity_table
@@ -108,6 +114,7 @@ class Perplexity(Kind):
         yield from sources_of_methods(found.spec, found.provenance, found.rows)
         yield from sources_of_text(found.spec)
         yield from sources_of_protocols(found.spec)
+        yield from sources_of_key_tokens(found.spec)
 
 
 def _where_possible(found: Found, make: Callable[[Run], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -12,6 +12,12 @@ _RULE = (
     "interval, where that is more than one length"
 )
 
+_FEW = (
+    "a wide interval is one of few targets: a smaller --stride scores more of the text, a larger --max-tokens more text"
+)
+_WIDE = 4
+"""Times the lower end of an interval from which on it is called wide."""
+
 
 def effective_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """By model, its effective length as it is written: 2048, 2048 (1024-4096), 512 or less, 8192 or more, n/a.
@@ -27,7 +33,10 @@ def effective_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def effective_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What stands below the table: the rule, and why some models have no effective length."""
-    return [*reasons([{**row, "model": f"effective length of {row['model']}"} for row in rows], ("protocol",)), _RULE]
+    told = [*reasons([{**row, "model": f"effective length of {row['model']}"} for row in rows], ("protocol",)), _RULE]
+    if any(row["effective_length"] and row["effective_high"] >= _WIDE * row["effective_low"] for row in rows):
+        told.append(_FEW)
+    return told
 
 
 def fit_table(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
