@@ -78,9 +78,6 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         spec_text: the resolved spec.
         overwrite: discard the run that the folder holds.
         keep_tokens: whether a cell with a value is finished only with its losses of single tokens.
-
-    Raises:
-        OutputError: as `RunFolder`.
     """
 
     def __init__(self, directory: Path, run: str, spec_text: str, overwrite: bool, keep_tokens: bool) -> None:
