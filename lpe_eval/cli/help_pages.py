@@ -5,6 +5,8 @@ here. A flag that nobody placed stands under `Measurement`.
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 _OUTPUT = "Output"
@@ -179,10 +181,19 @@ def laid_out(command: Any, name: str, ctx: Any) -> Any:
     if of_help is not None:
         of_help.rich_help_panel = _OUTPUT
     flags = frozenset(flag for each in command.params for flag in each.opts)
-    # Versions of typer differ in what they do to a single line end; with a blank for it the line can be typed too.
-    lines = [f"{_as_written(typed)}\n    [dim]# {told}[/dim]" for told, typed in examples_of(name, flags)]
-    command.epilog = "\n\n".join(["[bold]Examples[/bold]", *lines]) if lines else None
+    examples = examples_of(name, flags)
+    if examples and "_without_examples" not in vars(command):
+        # Below the page that typer makes, whose versions differ in what they do to the line ends of an epilog.
+        command._without_examples = command.format_help
+        command.format_help = partial(_page, command.format_help, examples)
     return command
+
+
+def _page(page: Callable[[Any, Any], None], examples: tuple[tuple[str, str], ...], ctx: Any, formatter: Any) -> None:
+    from lpe_eval.console import lines
+
+    page(ctx, formatter)
+    lines("\n".join([" Examples", *(f"\n {typed}\n     # {told}" for told, typed in examples)]))
 
 
 def _as_written(text: str) -> str:

@@ -6,6 +6,7 @@ import resource
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -136,19 +137,31 @@ def test_zsh_gets_names_in_its_own_words_and_files_where_there_are_none(home: Pa
     assert said("lpe-eval ppl --data nothing") == "_files"
 
 
-@pytest.mark.parametrize(
-    "typed", ["lpe-eval ppl -m a", "lpe-eval speed --encoding alibi,r", "lpe-eval show ", "lpe-eval ppl --m"]
-)
-def test_nothing_heavy_is_loaded_and_it_takes_less_than_a_third_of_a_second(home: Path, typed: str):
+def seconds(once: Callable[[], object]) -> float:
+    """Of a processor, in the processes that something starts: what else the machine does is no fault of ours."""
     took = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert offered(home, typed, HEAVY=str(home / "heavy"))
+        once()
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Of a processor: what else the machine does is no fault of ours.
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert (home / "heavy").read_text() == ""
-    assert min(took) < 0.3
+    return min(took)
+
+
+@pytest.fixture(scope="module")
+def bare() -> float:
+    """What it takes to import typer, which no answer can do without: 0.1 to 0.2 seconds, by its version."""
+    return seconds(lambda: subprocess.run([sys.executable, "-c", "import typer"], check=True))
+
+
+@pytest.mark.parametrize(
+    "typed", ["lpe-eval ppl -m a", "lpe-eval speed --encoding alibi,r", "lpe-eval show ", "lpe-eval ppl --m"]
+)
+def test_nothing_heavy_is_loaded_and_an_answer_takes_little_more_than_typer(home: Path, typed: str, bare: float):
+    took = seconds(lambda: offered(home, typed, HEAVY=str(home / "heavy")))
+    assert (home / "heavy").read_text() == ""
+    # A busy machine makes all of it slower.
+    assert took < 1.5 * bare + 0.15
 
 
 def test_what_is_offered_is_what_there_is():
