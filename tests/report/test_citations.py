@@ -69,7 +69,9 @@ def test_text_and_protocol_of_a_task_are_cited_where_they_were_used():
     assert cited(task_spec("pg19")) == {"rae2019pg19", "peng2023yarn", "press2021alibi"}
     assert cited(task_spec("pg19", protocols=[{"name": "anchored", "last_k": 8}])) == {"rae2019pg19"}
     assert cited(task_spec("wikitext-2", protocols=[])) == {"merity2016wikitext"}
-    assert cited({"kind": "ppl"}) == set() and cited({"kind": "ppl", "key_tokens": {"by": "self"}}) == {"fang2024longppl"}
+    assert cited({"kind": "ppl"}) == set() and cited({"kind": "ppl", "key_tokens": {"by": "self"}}) == {
+        "fang2024longppl"
+    }
     own_data = {"task": "custom", "corpus": {"name": "hub", "path": "allenai/c4"}, "protocols": []}
     assert cited(own_data) == {"raffel2019t5"}
     unknown = citations({"corpus": {"name": "hub", "path": "someone/something"}}, {}, [])
