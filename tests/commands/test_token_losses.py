@@ -2,6 +2,7 @@
 
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -208,19 +209,28 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [("--keep-tokens",), ("--key-tokens", "self", "--key-gain", "0", "--key-loss", "99")])
 def test_a_run_killed_at_many_moments_ends_with_the_same_bytes(processes: Warm, place: Path, tmp_path: Path, flags):
+    began = time.monotonic()
     assert processes.run(command(place, tmp_path / "whole", *flags), tmp_path).code == 0
+    seconds = time.monotonic() - began
     moments, kills, folders = random.Random(7), 0, 0
     seen: set[tuple[int, int]] = set()
     while kills < 12:
         folder = tmp_path / f"killed {folders}"
         folders += 1
         for _ in range(6):
-            ended = processes.wait(processes.start(command(place, folder, *flags), tmp_path), moments.uniform(0.1, 1.5))
+            started, after = processes.start(command(place, folder, *flags), tmp_path), moments.uniform(0, seconds)
+            if kills % 3:
+                # Soon after a drawn number of further files is on disk, where the moments of writing are.
+                wanted, end = kept_in(folder) + moments.randint(1, 4), time.monotonic() + seconds
+                while kept_in(folder) < wanted and time.monotonic() < end:
+                    time.sleep(0.001)
+                after = moments.uniform(0, 0.02)
+            ended = processes.wait(started, after)
             if ended.code == 0:
                 break
             assert ended.code == -signal.SIGKILL, ended.stderr
             kills += 1
-            cells, tokens = (len(list(folder.glob(each))) for each in ("cells/*.json", "by_token/*.parquet"))
+            cells, tokens = len(list(folder.glob("cells/*.json"))), kept_in(folder)
             seen.add((cells, tokens))
             assert cells <= tokens <= cells + 1, "losses are written before their cell"
         assert processes.run(command(place, folder, *flags), tmp_path).code == 0
@@ -230,6 +240,10 @@ def test_a_run_killed_at_many_moments_ends_with_the_same_bytes(processes: Warm, 
             if not name.startswith("cells"):
                 assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert len(seen) > 3, "the moments are spread over the run"
+
+
+def kept_in(folder: Path) -> int:
+    return len(list(folder.glob("by_token/*.parquet")))
 
 
 def files_of(folder: Path) -> set[str]:
