@@ -34,6 +34,16 @@ _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "convert": {"Checkpoint": ("dtype", "tokenizer", "as_published"), _OUTPUT: ("overwrite",)},
     "diff": {"What is set beside what": ("against", "against_length")},
+    "bias": {"What is looked at": ("position", "samples", "layers")},
+    "ppl": {
+        "Single tokens": ("keep_tokens", "key_tokens", "key_gain", "key_loss", "key_short", "key_weighting"),
+    },
+    "recall": {
+        "What is asked": (
+            *("tests", "passages", "piece", "repeat_tokens", "prompts", "needle", "depths", "candidates", "pairs"),
+            *("n_pairs", "share", "least"),
+        ),
+    },
     "show": {_OUTPUT: ("cite", "spec", "over_seeds")},
     "speed": {
         "What is timed": ("encoding", "lengths", "mode", "rounds", "batch_tokens"),

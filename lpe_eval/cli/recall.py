@@ -65,7 +65,7 @@ def recall(
             help='needle: assignment (KEY = "q"), sentence, or niah_single_1, the prompts of lm-evaluation-harness.'
         ),
     ] = "assignment",
-    depths: Annotated[str, typer.Option(help="needle: per cent of the text, 0,50,100 or 0:100:+10.")] = "0,50,100",
+    depths: Annotated[str, typer.Option(help="needle: per cent of the text, 0,50,100 or 0:90:+10.")] = "0,50,100",
     candidates: Annotated[
         int | None, typer.Option(help="needle: values that it is told from. Default: 26 letters, 10 numbers.")
     ] = None,

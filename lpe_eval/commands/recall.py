@@ -91,7 +91,7 @@ def estimate(spec: RecallSpec, tell: Tell) -> Estimate:
             rows.append((name, task, sum(len(trial.windows) for trial in own), short_count(tokens), why))
             total += tokens
     table = listing("planned", ("model", "test", "windows", "tokens fed", "does not fit"), rows)
-    return Estimate(table, f"{short_count(total)} tokens in all; those of long windows take longer")
+    return Estimate(table, f"about {short_count(total)} tokens in all; those of long windows take longer")
 
 
 def _planned(spec: RecallSpec) -> _Plan:

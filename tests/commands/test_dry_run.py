@@ -27,6 +27,19 @@ TRAIN = ("train", "--encoding", "alibi", "--data", "books", "--steps", "40", "--
 FLAGS: dict[str, tuple[str, ...]] = {
     "ppl": ("ppl", "-m", "tiny", "--data", "books", "--lengths", "16,32", "--max-tokens", "300", "--device", "cpu"),
     "che": ("che", "-m", "rope", "--tasks", "parity_check", "--lengths", "20", "--samples", "4", "--device", "cpu"),
+    "recall": (
+        "recall",
+        "-m",
+        "tiny",
+        "--data",
+        "books",
+        "--tests",
+        "repeat",
+        "--lengths",
+        "128,256",
+        "--device",
+        "cpu",
+    ),
     "speed": ("speed", "--encoding", "alibi", "--lengths", "16", "--mode", "forward", "--device", "cpu", *SHAPE),
     "train": TRAIN,
     "study": (*TRAIN, "--seeds", "1,2"),
@@ -74,6 +87,10 @@ def test_the_spec_of_a_run_is_foreseen_too(home: Path, kind: str):
             "lengths": [16], "max_tokens": 100, "device": "cpu",
         },
         "che": {"kind": "che", "models": ["rope"], "tasks": ["parity_check"], "lengths": [20], "samples": 4},
+        "recall": {
+            "kind": "recall", "models": ["tiny"], "corpus": "books", "tests": ["repeat"], "lengths": [128],
+            "repeat_tokens": 1024,
+        },
         "train": {
             "kind": "train", "name": "mine", "corpus": "books", "steps": 4, "batch_tokens": 64,
             "model": {"encoding": "alibi", "width": 16, "layers": 1, "heads": 2, "train_length": 32},
