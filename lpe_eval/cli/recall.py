@@ -57,7 +57,7 @@ def recall(
     piece: Annotated[int, typer.Option(help="repeat: tokens of a piece, the unit of errors.")] = 64,
     repeat_tokens: Annotated[
         int, typer.Option(help="repeat: tokens scored at every distance; two longest passages at least.")
-    ] = 4096,
+    ] = 8192,
     prompts: Annotated[int, typer.Option(help="needle, pairs: prompts at every length.")] = 8,
     needle: Annotated[
         str,

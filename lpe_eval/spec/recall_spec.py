@@ -42,7 +42,7 @@ class RecallSpec(BaseModel):
     bos: Literal["auto", "always", "never"] = "auto"
     passages: Literal["text", "random"] = "text"
     piece: int = Field(default=64, ge=1)
-    repeat_tokens: int = Field(default=4096, ge=1)
+    repeat_tokens: int = Field(default=8192, ge=1)
     prompts: int = Field(default=8, ge=2, le=500)
     needle: Literal["assignment", "sentence", "niah_single_1"] = "assignment"
     depths: tuple[int, ...] = Field(default=(0, 50, 100), min_length=1)

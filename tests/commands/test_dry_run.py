@@ -27,23 +27,12 @@ TRAIN = ("train", "--encoding", "alibi", "--data", "books", "--steps", "40", "--
 FLAGS: dict[str, tuple[str, ...]] = {
     "ppl": ("ppl", "-m", "tiny", "--data", "books", "--lengths", "16,32", "--max-tokens", "300", "--device", "cpu"),
     "che": ("che", "-m", "rope", "--tasks", "parity_check", "--lengths", "20", "--samples", "4", "--device", "cpu"),
-    "recall": (
-        "recall",
-        "-m",
-        "tiny",
-        "--data",
-        "books",
-        "--tests",
-        "repeat",
-        "--lengths",
-        "128,256",
-        "--device",
-        "cpu",
-    ),
+    "recall": ("recall", "-m", "tiny", "--data", "books", "--tests", "repeat", "--lengths", "128,256",
+               "--repeat-tokens", "1024", "--device", "cpu"),
     "speed": ("speed", "--encoding", "alibi", "--lengths", "16", "--mode", "forward", "--device", "cpu", *SHAPE),
     "train": TRAIN,
     "study": (*TRAIN, "--seeds", "1,2"),
-}
+}  # fmt: skip
 
 
 @pytest.fixture

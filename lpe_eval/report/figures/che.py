@@ -28,7 +28,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lpe_eval.report.figures.files import save
 from lpe_eval.report.figures.labels import LABELS
-from lpe_eval.report.figures.style import STYLE, LineStyle, styles_of
+from lpe_eval.report.figures.style import SHADES, STYLE, LineStyle, styles_of
 from lpe_eval.report.numbers.che_scores import (
     ERRORS,
     Runs,
@@ -42,7 +42,7 @@ from lpe_eval.report.numbers.che_scores import (
 from lpe_eval.table import LEVELS
 
 _GREY, _SHADE = "#555555", "#E9E9E9"
-_COLOURS = LinearSegmentedColormap.from_list("skill", ["#FFFFFF", "#BFD9EE", "#56A0D3", "#0072B2", "#003E63"])
+_COLOURS = LinearSegmentedColormap.from_list("skill", SHADES)
 _PANELS_IN_A_ROW = 4
 _ROW, _LETTER = 0.26, 0.066
 """Inches: height of a row, and width of a letter of the levels' names."""

@@ -7,12 +7,15 @@ from typing import Any
 
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lpe_eval.report.figures.files import save
-from lpe_eval.report.figures.style import STYLE, styles_of
+from lpe_eval.report.figures.style import SHADES, STYLE, styles_of
 from lpe_eval.report.figures.ticks import short_length, thinned
+
+_COLOURS = LinearSegmentedColormap.from_list("gain", SHADES)
 
 _IN_A_ROW = 5
 """Heat maps."""
@@ -20,7 +23,7 @@ _IN_A_ROW = 5
 _MOST_NUMBERS = 60
 """Cells of a heat map up to which each has its number written in it."""
 
-_DARK = 0.55
+_DARK = 0.6
 """Share of a colour scale from which on ink is white."""
 
 
@@ -97,7 +100,10 @@ def needle_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     columns = min(_IN_A_ROW, len(models))
     lines = -(-len(models) // columns)
     with style.context(["default", {**STYLE, "axes.grid": False}]):
-        size = (1.6 + columns * max(1.5, 0.42 * len(lengths)), 0.7 + lines * max(1.3, 0.5 + 0.22 * len(depths)))
+        size = (
+            1.6 + columns * max(1.5, 0.42 * len(lengths)),
+            max(2.8, 0.7 + lines * max(1.3, 0.5 + 0.22 * len(depths))),
+        )
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
         shown = None
@@ -107,7 +113,7 @@ def needle_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_axis_on()
             values = {(row["depth"], row["length"]): float(row["value"]) for row in rows if row["model"] == model}
             grid = [[values.get((depth, length), math.nan) for length in lengths] for depth in depths]
-            shown = axes.imshow(grid, cmap="cividis_r", vmin=0.0, vmax=most, aspect="auto")
+            shown = axes.imshow(grid, cmap=_COLOURS, vmin=0.0, vmax=most, aspect="auto")
             axes.set_title(model)
             axes.set_xticks(range(len(lengths)), [short_length(length) for length in lengths], rotation=60)
             axes.set_yticks(range(len(depths)), [f"{depth} %" for depth in depths])

@@ -12,6 +12,9 @@ from typing import NamedTuple
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F3C00")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
+SHADES = ("#FFFFFF", "#BFD9EE", "#56A0D3", "#0072B2", "#003E63")
+"""From nothing to the most, for heat maps."""
+
 STYLE = {
     "font.size": 8.5,
     "axes.titlesize": 9,
