@@ -12,9 +12,19 @@ from lpe_eval.errors import CausalLeakError, LengthError
 from lpe_eval.measure.by_length import Plan, context_bucket_edges, measure
 from lpe_eval.measure.probe import refuse_leak
 from lpe_eval.model.language_model import LanguageModel
+from lpe_eval.report.numbers.effective_length import effective_length
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.table import CellKey, Facts, Measurement
-from tests.support.closed_form import Bigram, ClosedForm, CountsContext, SeesFuture, Uniform, context_nats, document
+from tests.support.closed_form import (
+    Bigram,
+    ClosedForm,
+    Copier,
+    CountsContext,
+    SeesFuture,
+    Uniform,
+    context_nats,
+    document,
+)
 
 FACTS = Facts("none", None, "custom", 0, "test", "test", 0, "float32", "cpu")
 PROTOCOLS = ("nonoverlap", "sliding", "last", "anchored")
@@ -62,6 +72,25 @@ def total(measurement: Measurement) -> tuple[float, int]:
         math.fsum(block.nll_nats for block in measurement.blocks),
         sum(block.n_tokens for block in measurement.blocks),
     )
+
+
+@pytest.mark.parametrize("window", [32, 128])
+def test_a_copier_with_a_window_makes_use_of_as_much_context(window: int):
+    """Each text has parts that repeat themselves after so many tokens, each of symbols of its own."""
+    lengths, periods, draw = (32, 64, 128, 160), (20, 45, 100), np.random.default_rng(0)
+    documents = []
+    for number in range(8):
+        parts = [np.tile(100 * place + draw.permutation(period), 20)[:250] for place, period in enumerate(periods)]
+        documents.append(document(f"text {number}", np.concatenate(parts)))
+    found = measured(Copier(300, window), documents, lengths, ("anchored",), batch_tokens=2000)
+    effective = effective_length({length: found["anchored", length].blocks for length in lengths})
+    assert (effective.length, effective.low, effective.high) == (window, window, window)
+
+
+def test_a_uniform_model_makes_use_of_no_context_beyond_the_shortest_length():
+    found = measured(Uniform(7), texts(sizes=(300,) * 8), (16, 32, 64), ("anchored",))
+    effective = effective_length({length: found["anchored", length].blocks for length in (16, 32, 64)})
+    assert (effective.length, effective.high, effective.gain) == (16, 16, 0.0)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -79,6 +79,28 @@ def context_nats(context: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     return context / 1000
 
 
+class Copier(ClosedForm):
+    """Knows the token that followed the last two where they came before, at most `window` tokens ago; else nothing."""
+
+    def __init__(self, vocab_size: int, window: int) -> None:
+        super().__init__(vocab_size)
+        self.window = window
+
+    def all_logits(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+        count = tokens.shape[1]
+        logits = torch.zeros(*tokens.shape, self.facts.vocab_size)
+        pairs = tokens[:, 1:] * self.facts.vocab_size + tokens[:, :-1]
+        for row, own in enumerate(pairs.tolist()):
+            seen: dict[int, int] = {}
+            for place, pair in enumerate(own, 1):
+                before = seen.get(pair, -count - self.window)
+                # The token that is copied lies this far before the one that is predicted.
+                if place - before <= self.window:
+                    logits[row, place, tokens[row, before + 1]] = 60.0
+                seen[pair] = place
+        return logits
+
+
 class SeesFuture(ClosedForm):
     """Claims to be causal and gives the next token of the window almost all probability."""
 
