@@ -38,7 +38,7 @@ def on_meta(spec: dict[str, Any], causal: bool) -> Encoding:
 
 
 @pytest.mark.parametrize("path", [Blocked, Checkpointed, Dense], ids=lambda path: path.__name__.lower())
-@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("causal", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["causal", "bidirectional"])
 @pytest.mark.parametrize("spec", [*SPECS, *MORE], ids=written)
 def test_an_encoding_asks_for_no_value_on_a_path(spec: dict[str, Any], causal: bool, path: type[AttentionPath]):
     if not serves(spec, causal):

@@ -30,7 +30,9 @@ def values(run: Run, metric: str) -> pd.DataFrame:
     return rows.set_index(["model", "protocol", "length"])
 
 
-@pytest.mark.parametrize("bos", ["never", "always", "first-window"])
+@pytest.mark.parametrize(
+    "bos", ["never", *(pytest.param(each, marks=pytest.mark.slow) for each in ("always", "first-window"))]
+)
 def test_the_ratio_of_counts_has_no_regret_and_no_guess_has_all_of_it(tmp_path: Path, bos: str) -> None:
     models = (reference("bayes", "bayes?symbols=8&alpha=0.2"), reference("uniform", "uniform?symbols=8"))
     data = ["--data", "urn?symbols=8&alpha=0.2&length=300", "--lengths", "32,64,128", "--protocol", PROTOCOLS]
@@ -131,6 +133,7 @@ def lpe_eval(tmp_path: Path) -> Iterator[Warm]:
         yield helper
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_ends_with_the_same_bytes(lpe_eval: Warm, tmp_path: Path) -> None:
     def argv(out: str) -> list[str]:
         models = [part for name in ("one", "other") for part in ("-m", reference(name, "bayes?symbols=8"))]
