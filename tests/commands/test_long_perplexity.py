@@ -215,9 +215,7 @@ def test_stored_spans_are_never_run_and_what_is_none_is_one_sentence(
 def test_a_model_without_a_value_chooses_nothing_and_says_so(place: Path, tmp_path: Path):
     short = checkpoint(tmp_path / "short", "learned")
     run(place, tmp_path / "run", "--key-tokens", "model:short", "-m", short)
-    found = pd.DataFrame(read_long_rows(tmp_path / "run"))
-    long = found[found.metric == "long_perplexity"]
-    assert set(long[long.model == "one"].status) == {"n/a"}
-    assert "short chooses the key tokens and has no value at 39" in set(long[long.model == "one"].note).pop()
-    assert set(long[long.model == "short"].status) == {"n/a"}
-    assert found[(found.metric == "released_perplexity") & (found.model == "one")].value.notna().all()
+    one, other = (rows(tmp_path / "run", name) for name in ("one", "short"))
+    assert set(one.status) == {"n/a"} and set(other.status) == {"n/a"}
+    assert "short chooses the key tokens and has no value at 39" in set(one.note).pop()
+    assert rows(tmp_path / "run", "one", "released_perplexity").value.notna().all()

@@ -59,7 +59,7 @@ def run(place: Path, out: Path, *more: str, code: int = 0) -> str:
 
 def cell(frame: pd.DataFrame, protocol: str, length: int, document: str, model: str = "alibi") -> pd.DataFrame:
     chosen = (frame.model == model) & frame.protocol.str.startswith(protocol) & (frame.length == length)
-    return frame[chosen & (frame.document == document)]
+    return frame.loc[chosen & (frame.document == document)]
 
 
 def test_the_folder_is_one_table_with_the_declared_columns(place: Path):
@@ -136,7 +136,8 @@ def test_a_cell_without_its_losses_is_measured_again_to_the_same_bytes(place: Pa
 
 def test_a_cell_that_has_no_value_keeps_no_losses(place: Path, tmp_path: Path):
     key = KEYS[0]
-    part = TokenPart("a", "b", *(np.arange(3) for _ in range(5)), np.ones(3, dtype=np.float32))
+    at = np.arange(3)
+    part = TokenPart("a", "b", at, at, at, at, at, np.ones(3, dtype=np.float32))
     with open_run(tmp_path / "run", SPEC, "run-1", keep_tokens=True) as store:
         store.keep_tokens(key, [part])
         assert store.tokens_of(key).is_file() and key not in store.finished()

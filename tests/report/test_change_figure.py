@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -125,7 +126,7 @@ def test_a_model_looks_as_in_the_figure_of_perplexities(tmp_path: Path):
         CellKey("alone", "nonoverlap", length, length): "n/a" for length in LENGTHS if length != 512
     })  # fmt: skip
     (axes,) = panels_of(figure_of(made))
-    (line,) = [line for line in axes.lines if len(line.get_xdata()) == len(LENGTHS)]
+    (line,) = [line for line in axes.lines if np.size(line.get_xdata()) == len(LENGTHS)]
     assert line.get_color() == "#D55E00", "the colour of the second model, though the first has no change"
     names = {path.stem for path in draw_perplexity([made], tmp_path)}
     assert names == {"perplexity", "change"}
