@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from lpe_eval.errors import SpecError
 from lpe_eval.spec.corpus_spec import CorpusSpec
@@ -86,7 +86,12 @@ class RecallSpec(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> "RecallSpec":
         # What a perplexity run of these models and lengths refuses is refused here in the same words.
-        text = self.text_spec(1)
+        try:
+            text = self.text_spec(1)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
         object.__setattr__(self, "lengths", text.lengths)
         object.__setattr__(self, "models", text.models)
         odd = next((length for length in self.lengths if length % 2), None)

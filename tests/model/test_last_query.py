@@ -284,7 +284,7 @@ def test_the_model_is_left_as_it_was() -> None:
     assert not any(each._forward_hooks for each in made.modules())
 
 
-def test_the_pass_that_is_read_answers_as_one_that_is_not() -> None:
+def test_the_pass_of_fire_that_is_read_answers_as_one_that_is_not() -> None:
     made = model("fire")
     with torch.no_grad():
         before = made(TEXT, torch.Generator(), 1)

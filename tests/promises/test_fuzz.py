@@ -20,13 +20,16 @@ from lpe_eval.errors import LpeEvalError
 from lpe_eval.plain import Unreadable
 from tests.support.fuzz.checkpoints import checkpoint_readers
 from tests.support.fuzz.inputs import Reader
+from tests.support.fuzz.recall import recall_readers
 from tests.support.fuzz.runs import problem_readers, run_readers
 from tests.support.fuzz.specs import reference_readers, spec_readers
 from tests.support.fuzz.texts import text_readers
 
 TOTAL = int(os.environ.get("LPE_EVAL_FUZZ", "0"))
 RAN: Counter[str] = Counter()
-ROOMS = (spec_readers, reference_readers, checkpoint_readers, text_readers, run_readers, problem_readers)
+ROOMS = (
+    spec_readers, reference_readers, checkpoint_readers, text_readers, run_readers, problem_readers, recall_readers,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -120,6 +120,9 @@ def needle_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.tick_params(length=0)
             if len(lengths) * len(depths) <= _MOST_NUMBERS:
                 _write(axes, grid, most)
+        for column in panels.T:
+            # Where the last line of panels has no more, the one above has the numbers.
+            [axes for axes in column if axes.axison][-1].tick_params(labelbottom=True)
         figure.supxlabel("length (tokens)", fontsize=STYLE["axes.labelsize"])
         figure.supylabel("depth of the needle", fontsize=STYLE["axes.labelsize"])
         if shown is not None:
@@ -132,4 +135,5 @@ def _write(axes: Axes, grid: Sequence[Sequence[float]], most: float) -> None:
         for column, value in enumerate(values):
             if math.isfinite(value):
                 ink = "white" if value > _DARK * most else "black"
-                axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=6)
+                # Adding nothing takes the sign from what is rounded to nothing.
+                axes.text(column, row, f"{round(value, 1) + 0.0:.1f}", ha="center", va="center", color=ink, fontsize=6)

@@ -46,6 +46,16 @@ def judged_recall_rows(
     """
     whole = [row for row in rows if row["depth"] is None]
     found = judged_item_rows(folder, whole, provenance, {GAIN: -1}, source, RECALL_KEYS)
+    try:
+        models = provenance.get("models", {})
+        lengths = [_length(each, models, source) for each in recalled(folder, rows, spec)]
+        return [*_scaled(found, provenance), *lengths]
+    except UNFIT as error:
+        raise OutputError(f"the run {source} is damaged ({error}); measure anew") from error
+
+
+def _scaled(found: Sequence[Judged], provenance: Mapping[str, Any]) -> list[Judged]:
+    """The rows of gains, each with what its differences are a part of."""
     nearest: dict[tuple[str, str], Mapping[str, Any]] = {}
     for judged in found:
         row = judged.row
@@ -58,11 +68,7 @@ def judged_recall_rows(
         near = nearest.get((judged.row["model"], judged.row["task"]))
         scale = max(_LEAST_SCALE, near["value"] if near else 0.0)
         scaled.append(judged._replace(scale=scale, corpus=provenance.get("corpus", {})))
-    try:
-        models = provenance.get("models", {})
-        return [*scaled, *(_length(each, models, source) for each in recalled(folder, rows, spec))]
-    except UNFIT as error:
-        raise OutputError(f"the run {source} is damaged ({error}); measure anew") from error
+    return scaled
 
 
 def _length(each: Recalled, models: Mapping[str, Mapping[str, Any]], source: str) -> Judged:
