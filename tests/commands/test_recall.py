@@ -2,6 +2,7 @@
 
 import csv
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -244,3 +245,20 @@ def test_columns_are_listed(home: Path):
         assert part in told, part
     with (home / "known" / "effective_length.csv").open() as file:
         assert next(csv.reader(file)) == [column.name for column in EFFECTIVE]
+
+
+def test_the_prompts_of_the_harness_need_its_words(home: Path):
+    asked = ("recall", *own("any", "uniform"), "--tests", "needle", "--needle", "niah_single_1", "--prompts", "2",
+             "--data", "text", "--out", "niah", "-q")  # fmt: skip
+    if find_spec("wonderwords") is None:
+        told = lpe_eval(home, *asked, "--lengths", "1024", code=2)
+        assert "--needle niah_single_1 needs an extra: pip install 'lpe-eval[ruler]'" in told
+        return
+    told = lpe_eval(home, *asked, "--lengths", "512,1024")
+    assert "exact_match" in told and "accuracy of a guess: 0.1" in told
+    rows = {(row["length"], row["metric"]): row for row in rows_of(home / "niah")}
+    for length in (512, 1024):
+        assert rows[length, "value_nats"]["value"] == pytest.approx(8 * LN, abs=1e-4)
+        assert rows[length, "accuracy"]["value"] == pytest.approx(0.1)
+    told = lpe_eval(home, *asked, "--lengths", "256", "--overwrite", code=2)
+    assert "no prompt of niah_single_1 fits into 256 tokens" in told

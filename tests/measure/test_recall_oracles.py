@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from lpe_eval.errors import CheckpointError
 from lpe_eval.measure.recall.needles import hidden_needles, needle_trial
 from lpe_eval.measure.recall.pairs import pairs_trial, token_pairs, written_pairs
 from lpe_eval.measure.recall.repeat import passages_of, pieces_needed, random_pieces, repeat_trial, text_pieces
+from lpe_eval.measure.recall.scoring import score
 from lpe_eval.measure.recall.trial import Trial, answers, chance_among
-from tests.support.own_recallers import SURE, copier, lookup, uniform
-from tests.support.recallers import TOKENIZER, asked, texts, value
+from tests.support.own_recallers import SURE, Lookup, copier, lookup, uniform
+from tests.support.recallers import TOKENIZER, Asked, asked, texts, value
 
 LN = math.log(258)
 QUESTION = len('\nMOTABE = "')
@@ -210,3 +212,35 @@ def test_ranks_of_equal_candidates_are_those_of_all_their_orders():
         assert first == pytest.approx(sum(place == 1 for place in places) / len(places))
     logs = torch.from_numpy(choices)
     assert found["choice_nats"] == pytest.approx(-logs.log_softmax(1)[:, 0].numpy())
+
+
+class LittleMemory(Lookup):
+    """Holds two texts at once, and counts how many it was given."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        given.append(len(tokens))
+        if len(tokens) > 2:
+            raise MemoryError("no room for so many")
+        return super().forward(tokens)
+
+
+given: list[int] = []
+
+
+def test_batches_are_halved_where_memory_runs_out_and_nothing_else_changes():
+    trial = needles(64)
+    whole = asked(lookup(QUESTION), trial, batch_tokens=1)
+    given.clear()
+    assert asked(LittleMemory(QUESTION), trial, batch_tokens=16 * 64) == whole
+    # Sixteen windows: of four prompts three depths and a control each.
+    assert given == [16, 8, 4, *[2] * 8]
+
+
+def test_what_a_model_does_not_know_and_what_has_no_number_is_not_hidden():
+    trial = repeats(64)
+    with pytest.raises(CheckpointError, match="holds the token 255 and the model has 64 symbols"):
+        score(Asked(uniform(), 64), trial.windows, bos_id=None, batch_tokens=64, seed=0, advance=lambda tokens: None)
+    broken = uniform()
+    broken.sharp = math.nan
+    (found,) = asked(broken, trial)
+    assert math.isnan(value(found, "copy_nats")) and value(found, "accuracy") == 0

@@ -22,6 +22,7 @@ import bisect
 import importlib
 import itertools
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, overload
@@ -119,11 +120,15 @@ def words_of_the_harness() -> Sequence[str]:
         MissingExtra: the package that has them is not installed.
     """
     try:
-        package: Any = importlib.import_module("wonderwords")
+        with warnings.catch_warnings():
+            # It opens its lists by a function that Python calls old, and leaves closing them to Python.
+            for category in (DeprecationWarning, ResourceWarning):
+                warnings.simplefilter("ignore", category)
+            package: Any = importlib.import_module("wonderwords")
+            # The harness reads the lists in the same way.
+            lists = vars(package.RandomWord())["_categories"]
     except ImportError as error:
         raise MissingExtra("--needle niah_single_1", "ruler") from error
-    # The harness reads the lists in the same way.
-    lists = vars(package.RandomWord())["_categories"]
     return PairsOfWords(lists["adjectives"], lists["nouns"])
 
 
