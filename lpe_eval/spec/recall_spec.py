@@ -27,7 +27,42 @@ Test = Literal["repeat", "needle", "pairs"]
 class RecallSpec(BaseModel):
     """How much of the far context a model uses: repeated text, a hidden needle, and keys with values.
 
-    `docs/recall.md` has every test with its formulas. The fields from `device` on are those of a perplexity run.
+    `docs/recall.md` has every test with its formulas.
+
+    Attributes:
+        kind: `recall`.
+        models: what is measured, each as `-m` takes it: a released name, a folder, or an address such as `hf:org/name`.
+        tests: which of `repeat`, `needle` and `pairs`.
+        lengths: tokens of the windows, BOS included; the second copy of `repeat` stands half of that behind its source.
+        corpus: the text: `python-stdlib`, a path, `hub:org/name`, or the fields below.
+        pack: documents joined into one stream, where they are shorter than the longest length.
+        seed: of the choice of text and of keys, values and places.
+        bos: which windows start with BOS; `auto` does what the tokenizer does.
+        passages: what is repeated: `text` of the corpus, or `random` tokens among those that occur in it.
+        piece: tokens of running text in a row; a passage is put together of such pieces.
+        repeat_tokens: targets that are scored in second copies at every distance.
+        prompts: prompts of needles and of pairs at every length.
+        needle: the form: `assignment` (`KEY = "q"`), `sentence`, or the prompts of RULER's `niah_single_1`.
+        depths: where the needle stands, in percent: 0 is the farthest place from the question, 100 the nearest.
+        candidates: values that the right one is told from, with itself; all letters, or ten numbers, where not given.
+        pairs: keys of `identifiers`, or keys and values as two `tokens` side by side.
+        n_pairs: keys of each prompt of pairs.
+        share: the effective length is the longest at which a score keeps this share of that at the shortest length.
+        least: the accuracy that the effective length is judged by, instead of `share`.
+        batch_size: windows that go through a model at once; `auto` takes as many as fit a fixed budget of tokens. It
+            changes no value beyond rounding.
+        device: `cpu`, `cuda`, `mps`; `auto` takes CUDA where there is one, else the CPU.
+        dtype: of weights and products; `auto` is float32 on a CPU and bfloat16 on CUDA.
+        attention: a path from `list attentions`, or `auto`. It changes no value beyond rounding.
+        tokenizer: instead of the models' own: `bytes`, `char:FILE`, `hf:PATH`.
+        revision: commit, tag or branch of a model on the Hub.
+        trust_remote_code: whether Python code beside a checkpoint may be run.
+        rope_scaling: a rule for RoPE's frequencies, such as `yarn:4`.
+        rope_theta: RoPE's base.
+        remap: other distances for RoPE, such as `self_extend:group=8,window=1024`.
+        as_published: keep the rows that pad a GPT-NeoX vocabulary in the softmax.
+        deterministic: the same bits from the same command on CUDA too; changes no value on a CPU.
+        allow_leak: measure a model although it sees the future; its rows say so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
