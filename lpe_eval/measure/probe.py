@@ -57,7 +57,7 @@ def refuse_leak(model: LanguageModel, lengths: Sequence[int] = ()) -> None:
     """
     leak = leak_of(model, lengths)
     if leak is not None:
-        raise CausalLeakError(f"{leak.sentence}; its perplexity would mean nothing{_way_out(leak)}")
+        raise CausalLeakError(f"{leak.sentence}; its values would mean nothing{_way_out(leak)}")
 
 
 def allowed_leak(model: LanguageModel, lengths: Sequence[int], allow: bool) -> str:
