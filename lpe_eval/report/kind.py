@@ -30,6 +30,7 @@ from lpe_eval.report.frames import read_bytes, read_csv, records
 from lpe_eval.report.gate.item_rows import judged_item_rows
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_text
+from lpe_eval.report.stored_rows import Stored
 from lpe_eval.report.tables.items import item_tables
 from lpe_eval.report.tables.provenance import several
 from lpe_eval.screen import Table
@@ -120,9 +121,23 @@ class Kind:
         return [(name, several(found.spec[name])) for names in fields for name in names if found.spec.get(name)]
 
     @classmethod
+    def direction(cls, metric: str) -> int | None:
+        """1 where more of a metric is worse, -1 where less is, None where nobody says."""
+        return cls.worse_is.get(metric)
+
+    @classmethod
+    def stored(cls, found: Found) -> Stored:
+        """Its table as it is stored.
+
+        Raises:
+            OutputError: the run is damaged.
+        """
+        return Stored(cls.table(), cls.columns, found.rows)
+
+    @classmethod
     def values(cls, found: Found) -> list[Table]:
         """What came out, as tables for the screen."""
-        return item_tables(found.rows)
+        return item_tables(found.rows, cls.direction)
 
     @classmethod
     def details(cls, found: Found) -> list[Table]:

@@ -38,6 +38,10 @@ class AlgorithmicProblems(Kind):
     worse_is = {"accuracy": -1}
 
     @classmethod
+    def direction(cls, metric: str) -> int | None:
+        return -1
+
+    @classmethod
     def layout(cls) -> Layout:
         return LAYOUT
 

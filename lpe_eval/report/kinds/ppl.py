@@ -43,6 +43,10 @@ class Perplexity(Kind):
     worse_is = {"nll_nats": 1}
 
     @classmethod
+    def direction(cls, metric: str) -> int | None:
+        return -1 if metric == table.GAIN_SHARE else 1
+
+    @classmethod
     def table(cls) -> str:
         return "rows.csv"
 

@@ -19,6 +19,7 @@ from lpe_eval.screen import Table
 from lpe_eval.spec.recall_spec import RecallSpec
 
 _ANSWERED = ("value_nats", "gain_nats", "accuracy", "rank", "choice_nats")
+_MORE_IS_BETTER = ("gain_nats", "accuracy", "exact_match")
 _METRICS = {
     "repeat": ("copy_nats", "control_nats", "gain_nats", "accuracy", "control_accuracy"),
     "niah_single_1": (*_ANSWERED, "exact_match"),
@@ -83,6 +84,10 @@ class Recall(Kind):
     def metrics(cls, key: ItemKey) -> Sequence[str]:
         task = str(key.further[0])
         return _METRICS.get(task.partition("-")[0], _ANSWERED)
+
+    @classmethod
+    def direction(cls, metric: str) -> int | None:
+        return -1 if metric in _MORE_IS_BETTER else None
 
     @classmethod
     def judged_metrics(cls, key: ItemKey) -> Sequence[str]:

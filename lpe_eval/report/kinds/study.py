@@ -8,9 +8,16 @@ from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.folders.study import LAYOUT
 from lpe_eval.report.kind import Found, Kind
 from lpe_eval.report.sources import Source, sources_of_methods
+from lpe_eval.report.stored_rows import Stored
 from lpe_eval.report.tables.provenance import listed, several
 from lpe_eval.screen import Table, listing
 from lpe_eval.spec.study_spec import StudySpec
+from lpe_eval.table import Column
+
+_TRAININGS = (
+    Column("name", "string", "", "name of the training", key=True),
+    Column("state", "string", "", "how far it is"),
+)
 
 
 class Study(Kind):
@@ -35,6 +42,11 @@ class Study(Kind):
             ("recipe", listed(recipe)),
             ("further seeds", listed(spec.get("further_seeds", {}))),
         ]
+
+    @classmethod
+    def stored(cls, found: Found) -> Stored:
+        trained = found.provenance.get("trainings") or {}
+        return Stored("the study", _TRAININGS, [{"name": name, "state": state} for name, state in trained.items()])
 
     @classmethod
     def values(cls, found: Found) -> list[Table]:

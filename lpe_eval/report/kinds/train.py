@@ -9,12 +9,14 @@ from pathlib import Path
 from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.plain import Unreadable, read_plain
 from lpe_eval.report.folders.folder import Layout
-from lpe_eval.report.folders.train import LAYOUT
+from lpe_eval.report.folders.train import LAYOUT, read_log
 from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.stored_rows import Stored
 from lpe_eval.report.tables.provenance import corpus, text
 from lpe_eval.report.tables.train import losses
 from lpe_eval.screen import Table
 from lpe_eval.spec.train_spec import TrainSpec
+from lpe_eval.text_tables import TRAINING
 
 
 class Training(Kind):
@@ -43,6 +45,10 @@ class Training(Kind):
             ("checkpoint", text(known.get("checkpoint_digest"))),
             ("state", "finished" if "tokens_seen" in known else "not finished"),
         ]
+
+    @classmethod
+    def stored(cls, found: Found) -> Stored:
+        return Stored("training.csv", TRAINING, [row._asdict() for row in read_log(found.path)])
 
     @classmethod
     def values(cls, found: Found) -> list[Table]:
