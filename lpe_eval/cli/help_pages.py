@@ -119,6 +119,10 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("the figures of a run again", "lpe-eval plot first"),
         ("two runs in one figure, two of their models", "lpe-eval plot first next --models alibi,rope --out together"),
     ),
+    "report": (
+        ("a page of a run, to open or to send", "lpe-eval report first --out first.html"),
+        ("two runs in one page, with verdicts", "lpe-eval report first next --baseline good"),
+    ),
     "inspect": (
         ("a checkpoint that ships", "lpe-eval inspect alibi"),
         ("a model of the Hub, taken four times further", "lpe-eval inspect hf:org/name --rope-scaling yarn:4"),

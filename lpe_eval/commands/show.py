@@ -38,7 +38,7 @@ def show(path: Path) -> Shown:
     """
     found = open_folder(path)
     unfinished = bool(found.kind.columns) and not found.rows
-    with _understood(path):
+    with understood(path):
         measured, *rest = _about(found)
         values = [] if unfinished else [*found.kind.values(found), *found.kind.details(found)]
         tables = [measured, *values, *rest]
@@ -71,7 +71,7 @@ def values(
     if columns and (over_seeds or transpose):
         raise SpecError("--columns lists stored rows, --over-seeds and --transpose change the usual tables; choose one")
     found = open_folder(path)
-    with _understood(path):
+    with understood(path):
         if over_seeds:
             tables = _over_seeds(_with_values(found))
         elif columns:
@@ -107,7 +107,7 @@ def cite(path: Path) -> Citations:
         OutputError: it holds one that is damaged.
     """
     found = open_folder(path)
-    with _understood(path):
+    with understood(path):
         return citations(found.kind.sources(found), found.provenance)
 
 
@@ -166,10 +166,10 @@ def _about(found: Found) -> list[Table]:
         listing("with", ("what", ""), machine(known, spec, found.rows)),
     ]
     opened = models(known, found.rows)
-    return [*tables, _models(opened)] if opened else tables
+    return [*tables, models_table(opened)] if opened else tables
 
 
-def _models(opened: Sequence[Sequence[str]]) -> Table:
+def models_table(opened: Sequence[Sequence[str]]) -> Table:
     """A line a model, without the columns that no model fills."""
     filled = [place for place in range(len(MODEL_COLUMNS)) if any(line[place] != "-" for line in opened)]
     whole = listing(
@@ -179,7 +179,7 @@ def _models(opened: Sequence[Sequence[str]]) -> Table:
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
+def understood(path: Path) -> Iterator[None]:
     """Turns what a spec or a provenance says in a shape that this program does not write into one sentence."""
     try:
         yield

@@ -29,6 +29,8 @@ from lpe_eval.report.folders.provenance import read_provenance
 from lpe_eval.report.frames import read_bytes, read_csv, records
 from lpe_eval.report.gate.item_rows import judged_item_rows
 from lpe_eval.report.gate.joining import Judged
+from lpe_eval.report.page.of_items import item_charts
+from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_text
 from lpe_eval.report.stored_rows import Stored
 from lpe_eval.report.tables.items import item_tables
@@ -153,6 +155,26 @@ class Kind:
             OutputError: a run is damaged, or a file cannot be written.
         """
         return draw_items([row for each in folders for row in each.rows], cls.title, out)
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        """What the page of `report` shows of one run, or of several together; empty where nothing can be drawn.
+
+        Raises:
+            OutputError: a run is damaged.
+        """
+        rows = [row for each in folders for row in each.rows]
+        further = [column.name for column in cls.further if column is not table.TASK]
+        return [*item_charts(rows, cls.title, further)]
+
+    @classmethod
+    def costs(cls, found: Found) -> Stored | None:
+        """What each cell cost; None where nobody kept it.
+
+        Raises:
+            OutputError: the run is damaged.
+        """
+        return None
 
     @classmethod
     def judged_rows(cls, found: Found, source: str) -> list[Judged]:

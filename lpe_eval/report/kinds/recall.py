@@ -12,6 +12,8 @@ from lpe_eval.report.frames import csv_bytes
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.recall_rows import judged_recall_rows
 from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.page.of_recall import recall_charts
+from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_text
 from lpe_eval.report.tables.provenance import several
 from lpe_eval.report.tables.recall import recall_tables
@@ -124,6 +126,10 @@ class Recall(Kind):
         if any(each.spec.get("depths") != folders[0].spec.get("depths") for each in folders):
             raise SpecError("these runs hid needles at other depths; draw them one by one")
         return draw_recall([row for each in folders for row in each.rows], out)
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        return recall_charts([row for each in folders for row in each.rows])
 
     @classmethod
     def judged_rows(cls, found: Found, source: str) -> list[Judged]:

@@ -7,6 +7,7 @@ from lpe_eval.errors import SpecError
 from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.folders.study import LAYOUT
 from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.sources import Source, sources_of_methods
 from lpe_eval.report.stored_rows import Stored
 from lpe_eval.report.tables.provenance import listed, several
@@ -52,6 +53,10 @@ class Study(Kind):
     def values(cls, found: Found) -> list[Table]:
         trained = found.provenance.get("trainings") or {}
         return [listing("trainings", ("name", "state"), list(trained.items()))] if trained else []
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        return []
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from lpe_eval.plain import Unreadable, read_plain
 from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.folders.train import LAYOUT, read_log
 from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.stored_rows import Stored
 from lpe_eval.report.tables.provenance import corpus, text
 from lpe_eval.report.tables.train import losses
@@ -61,6 +62,10 @@ class Training(Kind):
             return [losses(lines)]
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise OutputError(f"{path} is damaged; train once more in another folder") from error
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        return []
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
