@@ -17,7 +17,7 @@ from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.verdicts import exit_code
 from lpe_eval.report.kind import Found, open_folder
 from lpe_eval.report.page.document import page
-from lpe_eval.report.page.parts import Chart, Judgement, KindPart, RunPart
+from lpe_eval.report.page.parts import Chart, HeatMap, Judgement, KindPart, RunPart
 from lpe_eval.report.page.vega import bundle, library
 from lpe_eval.report.sources import citations
 from lpe_eval.report.tables.provenance import machine, models, seeds, state, text
@@ -94,6 +94,9 @@ def kind_part(own: Sequence[Found], baselines: Mapping[str, list[Judged]], notes
         ) from error
     same = Counter(each.path.name for each in own)
     labels = [each.path.name if same[each.path.name] == 1 and each.path.name else str(each.path) for each in own]
+    if len(own) > 1:
+        ids = {str(each.provenance.get("run")): label for each, label in zip(own, labels, strict=True)}
+        figures = [_with_labels(figure, ids) for figure in figures]
     return KindPart(
         kind.title, figures, [_run(each, label, baselines, notes) for each, label in zip(own, labels, strict=True)]
     )
@@ -135,6 +138,19 @@ def _judgement(found: Found, baselines: Mapping[str, list[Judged]]) -> Judgement
     passes = exit_code(comparison.verdicts, comparison.rules) == 0
     table = comparing.table_of(comparison)
     return Judgement(passes, comparing.outcome_of(comparison), table, comparing.notes(comparison))
+
+
+def _with_labels(figure: Chart | HeatMap, ids: Mapping[str, str]) -> Chart | HeatMap:
+    """The figure with runs called by their folders where lines are told apart by the ids of runs."""
+
+    def named(text: str) -> str:
+        for identity, label in ids.items():
+            text = text.replace(f" · {identity}", f" · {label}")
+        return text
+
+    if isinstance(figure, HeatMap):
+        return figure._replace(title=named(figure.title), heads=[named(head) for head in figure.heads])
+    return figure._replace(lines=[line._replace(name=named(line.name)) for line in figure.lines])
 
 
 def _drawn(kind: KindPart) -> bool:

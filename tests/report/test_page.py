@@ -232,6 +232,20 @@ def test_several_runs_and_kinds_make_one_page_with_every_run_in_it(of_text, of_p
     assert len(ids) == len(set(ids))
 
 
+def test_two_runs_of_the_same_models_have_whole_lines_with_their_names(tmp_path: Path):
+    models = ("alibi", "rope", "nope", "t5")
+    first, second = (hostile_run(RELEASED, tmp_path / name, models) for name in ("first", "second"))
+    for name in ("rows.csv", "provenance.json", "run.json"):
+        text = (second / name).read_text(encoding="utf-8")
+        (second / name).write_text(text.replace("7607b5438b02", "0123456789ab"), encoding="utf-8")
+    chart = next(part for part in parts_of(first, second)[0].figures if isinstance(part, Chart))
+    assert [line.name for line in chart.lines] == [
+        f"{name} · {run}" for run in ("first", "second") for name in (NAMES[0], NAMES[2], NAMES[1], NAMES[3])
+    ]
+    lengths = {line: {point.x for point in chart.points if point.line == line and point.view == 0} for line in range(8)}
+    assert all(found == {512, 2048} for found in lengths.values())
+
+
 def test_what_cannot_be_drawn_is_left_out_and_the_rest_is_drawn():
     seen = [Seen("a", "p", 0, 1, math.inf), Seen("a", "p", 0, 2, None), Seen("a", "p", 0, 3, 1.5, math.nan),
             Seen("a", "p", 0, 4, 2.0, 0.25), Seen("a", "p", 0, 5, 2.0, 0.1, (math.nan, 3.0))]  # fmt: skip

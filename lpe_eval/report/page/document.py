@@ -50,11 +50,10 @@ def page(kinds: Sequence[KindPart], library: str) -> bytes:
 def _header(kinds: Sequence[KindPart]) -> str:
     runs = [(kind, run) for kind in kinds for run in kind.runs]
     names = "".join(f"<li><b>{escaped(run.label)}</b> {escaped(kind.title)}</li>" for kind, run in runs)
-    judged = "".join(_banner(run.label, run.judgement) for _, run in runs if run.judgement is not None)
+    judged = "".join(_banner(run.judgement) for _, run in runs if run.judgement is not None)
     links = "".join(
-        f'<a href="#{anchor}">{escaped(text)}</a>'
+        f"<div>{''.join(_link(*each) for each in _anchors(kind, f'k{place}', len(kinds) > 1))}</div>"
         for place, kind in enumerate(kinds)
-        for anchor, text in _anchors(kind, f"k{place}", len(kinds) > 1)
     )
     return (
         f'<header><p class="brand">lpe-eval report</p><h1>What happens when the text gets longer</h1>'
@@ -62,14 +61,18 @@ def _header(kinds: Sequence[KindPart]) -> str:
     )
 
 
-def _banner(label: str, judgement: Judgement) -> str:
+def _link(anchor: str, text: str) -> str:
+    return f'<a href="#{escaped(anchor)}">{escaped(text)}</a>'
+
+
+def _banner(judgement: Judgement) -> str:
     kind, mark = ("passes", "✓") if judgement.passes else ("fails", "✗")
-    return f'<p class="banner {kind}"><b>{mark} {escaped(label)}</b> {escaped(judgement.outcome)}</p>'
+    return f'<p class="banner {kind}"><b>{mark}</b> {escaped(judgement.outcome)}</p>'
 
 
 def _anchors(kind: KindPart, place: str, named: bool) -> Iterator[tuple[str, str]]:
     if named or len(kind.runs) > 1:
-        yield place, kind.title
+        yield place, _heading(kind)
     else:
         yield f"{place}-measured", "What was measured"
     if kind.figures:
@@ -83,6 +86,10 @@ def _anchors(kind: KindPart, place: str, named: bool) -> Iterator[tuple[str, str
         yield from ((f"{place}-r0-{name.lower()}", name) for name in ("Cost", "Provenance", "Citations"))
 
 
+def _heading(kind: KindPart) -> str:
+    return kind.title[:1].upper() + kind.title[1:]
+
+
 def _kind(kind: KindPart, place: str) -> str:
     several = len(kind.runs) > 1
     measured = "".join(
@@ -91,7 +98,7 @@ def _kind(kind: KindPart, place: str) -> str:
     figures = "".join(_figure(figure, f"{place}-f{number}") for number, figure in enumerate(kind.figures))
     runs = "".join(_run(run, f"{place}-r{number}", several) for number, run in enumerate(kind.runs))
     return (
-        f'<section class="kind" id="{place}"><h2>{escaped(kind.title[:1].upper() + kind.title[1:])}</h2>'
+        f'<section class="kind" id="{place}"><h2>{escaped(_heading(kind))}</h2>'
         f'<section id="{place}-measured"><h3>What was measured</h3>{measured}</section>'
         + (f'<section id="{place}-figures"><h3>Figures</h3>{figures}</section>' if figures else "")
         + f"{runs}</section>"
@@ -118,7 +125,7 @@ def _run(run: RunPart, place: str, several: bool) -> str:
         judged = run.judgement
         notes = "".join(f"<li>{escaped(line)}</li>" for line in judged.notes)
         parts.append(
-            f'<section id="{place}-verdicts"><h3>Verdicts</h3>{_banner(run.label, judged)}'
+            f'<section id="{place}-verdicts"><h3>Verdicts</h3>{_banner(judged)}'
             f'{table_html(judged.table, verdicts=True)}<ul class="notes">{notes}</ul></section>'
         )
     parts.append(f'<section id="{place}-cost"><h3>Cost</h3>{facts_html(run.cost)}')
