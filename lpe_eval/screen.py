@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls of ASCII and of Latin-1 (C1), marks and overrides of direction, two more ends of a line, and halves of
@@ -28,6 +28,24 @@ class Column(NamedTuple):
     text: str
     group: str = ""
     number: bool = False
+
+
+@final
+class Written(str):
+    """A number as it is written, which still knows what it was written from.
+
+    Attributes:
+        value, stderr: as they are stored; None where there is none.
+    """
+
+    def __new__(cls, text: str, value: float | int | None, stderr: float | int | None = None) -> "Written":
+        """The text, with the numbers."""
+        found = super().__new__(cls, text)
+        found.value, found.stderr = value, stderr
+        return found
+
+    value: float | int | None
+    stderr: float | int | None
 
 
 class Cell(NamedTuple):
@@ -217,14 +235,14 @@ def number(value: float | int | None, digits: int = 4) -> str:
     return f"{value:.{max(digits - 1 - size, 0)}f}"
 
 
-def with_error(value: float | int | None, stderr: float | int | None) -> str:
+def with_error(value: float | int | None, stderr: float | int | None) -> Written:
     """A value and its standard error, both to the second digit of the error: 5.123 ± 0.021."""
     if stderr is None or not math.isfinite(stderr) or stderr <= 0 or value is None or not math.isfinite(value):
-        return number(value)
+        return Written(number(value), value)
     if abs(value) >= 1e6 or abs(stderr) >= 1e6:
-        return f"{number(value)} ± {number(stderr)}"
+        return Written(f"{number(value)} ± {number(stderr)}", value, stderr)
     places = min(max(1 - math.floor(math.log10(stderr)), 0), 4)
-    return f"{value:.{places}f} ± {stderr:.{places}f}"
+    return Written(f"{value:.{places}f} ± {stderr:.{places}f}", value, stderr)
 
 
 def short_count(count: float | int) -> str:

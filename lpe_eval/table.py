@@ -70,7 +70,7 @@ ROWS: tuple[Column, ...] = (
 )  # fmt: skip
 """`rows.csv`: what was measured; the same inputs give the same bytes."""
 
-SECONDS = Column("seconds", "float64", "s", "wall time spent in the model for this cell")
+SECONDS = Column("seconds", "float64", "s", "wall time spent in the model for this cell; of a training, up to the step")
 N_FORWARD = Column("n_forward_tokens", "Int64", "tokens", "tokens pushed through the model for this cell")
 N_WINDOWS = Column("n_windows", "Int64", "windows", "windows of this cell")
 N_SHARED = Column("n_shared_windows", "Int64", "windows", "windows whose losses also served another protocol")
@@ -136,7 +136,9 @@ SPEED: tuple[Column, ...] = (
 
 LEVEL = Column("level", "string", "", "level of the problem in the Chomsky hierarchy: regular, dcf or cs")
 RUN_INDEX = Column("run_index", "Int64", "", "which of the runs that were trained together, from 0", key=True)
-LEARNING_RATE = Column("learning_rate", "float64", "", "learning rate the run was trained with", key=True)
+LEARNING_RATE = Column(
+    "learning_rate", "float64", "", "learning rate the run was trained with; in a log, at the step", key=True
+)
 STEPS = Column("steps", "Int64", "steps", "optimiser steps the run was trained for; fewer where it stopped early")
 N_SAMPLES = Column("n_samples", "Int64", "strings", "strings in the test set of this length")
 CHANCE = Column("chance", "float64", "see unit", "the metric's value for a uniform guess")

@@ -1,4 +1,5 @@
-"""Columns of what a perplexity run leaves beside its rows: what is derived from them, and losses of single tokens.
+"""Columns of what a perplexity run leaves beside its rows: what is derived from them, and losses of single tokens;
+and the log of a training.
 
 They continue `table.py`, by the same rules.
 """
@@ -64,6 +65,16 @@ TOKENS: tuple[Column, ...] = (
     CONTEXT, BYTE_FROM, table.N_BYTES, LOSS,
 )  # fmt: skip
 """`by_token/*.parquet`: the loss of every scored target (`--keep-tokens`), a file a cell."""
+
+STEP = Column("step", "Int64", "steps", "optimiser steps up to a line of the log", key=True)
+TRAIN_NLL = Column("train_nll_nats", "float64", "nats/token", "mean training loss since the line before")
+GRADIENT_NORM = Column("gradient_norm", "float64", "", "mean norm of the gradient since the line before, unclipped")
+VALID_NLL = Column(
+    "valid_nll_nats", "float64", "nats/token", "validation loss at the step; missing where there is none"
+)
+
+TRAINING: tuple[Column, ...] = (STEP, TRAIN_NLL, GRADIENT_NORM, table.LEARNING_RATE, VALID_NLL, table.SECONDS)
+"""`training.csv` of a language model: the log of its training."""
 
 N_TARGETS = Column("n_targets", "Int64", "tokens", "scored targets among which key tokens were looked for")
 KEY_TOKENS = Column("key_tokens", "string", "", "what chose the key tokens: self, model:NAME or spans:PATH")

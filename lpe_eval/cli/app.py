@@ -77,7 +77,10 @@ Deterministic = Annotated[
 As = Annotated[
     str | None,
     typer.Option(
-        "--as", help="Print tables for a page or a paper: markdown or latex.", autocompletion=completion.forms
+        "--format",
+        "--as",
+        help="Print tables alone, for a page or a paper: markdown or latex; table is for the screen.",
+        autocompletion=completion.forms,
     ),
 ]
 DryRun = Annotated[

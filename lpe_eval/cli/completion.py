@@ -14,6 +14,7 @@ from pathlib import Path
 
 import typer
 
+from lpe_eval import table
 from lpe_eval.registry import ATTENTIONS, CORPORA, ENCODINGS, KINDS, PROBLEMS
 from lpe_eval.spec.released import baseline_names, released_encoders, released_names
 from lpe_eval.spec.task_files import problem_task_names, protocol_names, task_names
@@ -123,7 +124,17 @@ def modes(incomplete: str) -> list[str]:
 
 def forms(incomplete: str) -> list[str]:
     """Forms of a table."""
-    return _fitting(incomplete, ("markdown", "latex"))
+    return _fitting(incomplete, ("table", "markdown", "latex"))
+
+
+def all_forms(incomplete: str) -> list[str]:
+    """Forms of a table, and of the stored rows behind it."""
+    return _fitting(incomplete, ("table", "markdown", "latex", "csv", "json"))
+
+
+def columns(incomplete: str) -> list[str]:
+    """Columns of the usual tables, the last of a list."""
+    return _last(incomplete, [*dict.fromkeys(each.name for each in (*table.ROWS, *table.CHE, *table.SPEED))])
 
 
 def listings(incomplete: str) -> list[str]:

@@ -44,7 +44,10 @@ _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
             *("n_pairs", "share", "least"),
         ),
     },
-    "show": {_OUTPUT: ("cite", "spec", "over_seeds")},
+    "show": {
+        "Values alone": ("over_seeds", "form", "columns", "error_digits", "transpose"),
+        _OUTPUT: ("cite", "spec"),
+    },
     "speed": {
         "What is timed": ("encoding", "lengths", "mode", "rounds", "batch_tokens"),
         "Model": _SHAPE,
@@ -116,6 +119,10 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("the figures of a run again", "lpe-eval plot first"),
         ("two runs in one figure, two of their models", "lpe-eval plot first next --models alibi,rope --out together"),
     ),
+    "report": (
+        ("a page of a run, to open or to send", "lpe-eval report first --out first.html"),
+        ("two runs in one page, with verdicts", "lpe-eval report first next --baseline good"),
+    ),
     "inspect": (
         ("a checkpoint that ships", "lpe-eval inspect alibi"),
         ("a model of the Hub, taken four times further", "lpe-eval inspect hf:org/name --rope-scaling yarn:4"),
@@ -134,7 +141,8 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "show": (
         ("a run's values, and what made them", "lpe-eval show first"),
         ("what to cite for it, as BibTeX", "lpe-eval show first --cite"),
-        ("three seeds as one line, for a paper", "lpe-eval show first --over-seeds --as latex"),
+        ("for a paper, errors as in 1.234(5)", "lpe-eval show first --format latex --error-digits 1"),
+        ("stored numbers, with every digit", "lpe-eval show first --format csv --columns model,length,metric,value"),
     ),
     "diff": (
         ("my model beside another one", "lpe-eval diff first --against alibi"),

@@ -95,8 +95,8 @@ def foresee(spec: "BaseModel", quiet: bool, device: str = "auto", jobs: int | No
     console.note(found.total)
 
 
-def show_as(table: "Table", form: str | None) -> None:
-    """Shows a table on the screen, or prints it in a form for a page or a paper.
+def show_as(table: "Table", form: str | None, also: Sequence[str] = ()) -> None:
+    """Shows a table on the screen (`table`, and by default), or prints it in a form for a page or a paper.
 
     Raises:
         UnknownName: there is no such form.
@@ -104,10 +104,10 @@ def show_as(table: "Table", form: str | None) -> None:
     from lpe_eval import console
     from lpe_eval.report.markup import table_as
 
-    if form is None:
+    if form in (None, "table"):
         console.show(table)
     else:
-        console.lines(table_as(table, form))
+        console.lines(table_as(table, form, also))
 
 
 def end_with(comparison: "Comparison") -> None:

@@ -214,7 +214,7 @@ def refuse_regression(comparison: Comparison) -> None:
         SpecError: a row is not comparable.
         InconclusiveComparison: a row can see too little; the sentence says what decides.
     """
-    code, outcome = exit_code(comparison.verdicts, comparison.rules), _outcome(comparison)
+    code, outcome = exit_code(comparison.verdicts, comparison.rules), outcome_of(comparison)
     if code == RegressionFound.exit_code:
         raise RegressionFound(outcome)
     if code == SpecError.exit_code:
@@ -223,7 +223,7 @@ def refuse_regression(comparison: Comparison) -> None:
         raise InconclusiveComparison(f"{outcome}; {remedy(comparison.verdicts)} decide")
 
 
-def _outcome(comparison: Comparison) -> str:
+def outcome_of(comparison: Comparison) -> str:
     """How a comparison ended, in one sentence that names every row that keeps the run from passing."""
     verdicts = comparison.verdicts
     kinds = ["worse", "missing"] if failing(verdicts, comparison.rules) else []
@@ -235,7 +235,7 @@ def _outcome(comparison: Comparison) -> str:
 
 def _page(comparison: Comparison) -> bytes:
     code = exit_code(comparison.verdicts, comparison.rules)
-    outcome = f"{_outcome(comparison)} (exit code {code})"
+    outcome = f"{outcome_of(comparison)} (exit code {code})"
     rows = [[str(cell) for cell in row] for row in shown(comparison.verdicts)]
     return as_markdown(title(comparison), outcome, COLUMNS, rows, notes(comparison))
 

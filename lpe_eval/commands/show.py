@@ -13,8 +13,10 @@ from lpe_eval.errors import LpeEvalError, OutputError, SpecError
 from lpe_eval.plain import read_plain
 from lpe_eval.report.folders.folder import SPEC
 from lpe_eval.report.kind import Found, open_folder
+from lpe_eval.report.markup import turned, with_error_digits
 from lpe_eval.report.numbers.trainings import recipe_of, spread
 from lpe_eval.report.sources import Citations, citations
+from lpe_eval.report.stored_rows import Stored, as_csv, as_json, chosen, stored_table
 from lpe_eval.report.tables.places import Place, places_table
 from lpe_eval.report.tables.provenance import MODEL_COLUMNS, machine, models, seeds, state, text
 from lpe_eval.screen import Table, listing, with_error
@@ -36,29 +38,65 @@ def show(path: Path) -> Shown:
     """
     found = open_folder(path)
     unfinished = bool(found.kind.columns) and not found.rows
-    with _understood(path):
+    with understood(path):
         measured, *rest = _about(found)
         values = [] if unfinished else [*found.kind.values(found), *found.kind.details(found)]
         tables = [measured, *values, *rest]
     return Shown(tables, ["nothing has been finished in this folder yet"] if unfinished else [])
 
 
-def values(path: Path, over_seeds: bool) -> list[Table]:
+def values(
+    path: Path,
+    over_seeds: bool = False,
+    columns: Sequence[str] = (),
+    error_digits: int | None = None,
+    transpose: bool = False,
+) -> list[Table]:
     """The values of a run alone.
 
     Args:
         path: of the run.
         over_seeds: trainings of one recipe as one line, with their mean and deviation.
+        columns: a line a stored row with these columns, in the place of the usual tables.
+        error_digits: write errors in brackets, in the last digits, with 1 or 2 digits.
+        transpose: lines become columns.
 
     Raises:
-        SpecError: the folder holds no run, or one without values or without models.
+        SpecError: the folder holds no run, or one without values or without models, or what is asked cannot be.
+        UnknownName: it has no such column.
         OutputError: it holds one that is damaged.
     """
+    if error_digits not in (None, 1, 2):
+        raise SpecError(f"--error-digits is 1 or 2, not {error_digits}; 1 writes 1.234(5), 2 writes 1.2340(53)")
+    if columns and (over_seeds or transpose):
+        raise SpecError("--columns lists stored rows, --over-seeds and --transpose change the usual tables; choose one")
     found = open_folder(path)
-    if not found.kind.columns or not found.rows:
-        raise SpecError(f"{path} holds no values; run it to its end, or name another folder")
-    with _understood(path):
-        return _over_seeds(found) if over_seeds else found.kind.values(found)
+    with understood(path):
+        if over_seeds:
+            tables = _over_seeds(_with_values(found))
+        elif columns:
+            tables = [stored_table(chosen(_stored(found), columns), found.kind.direction)]
+        else:
+            tables = (_with_values(found) if found.kind.columns else found).kind.values(found)
+    tables = [turned(table) for table in tables] if transpose else tables
+    return [with_error_digits(table, error_digits) for table in tables] if error_digits else tables
+
+
+def stored_text(path: Path, form: str, columns: Sequence[str] = ()) -> str:
+    """The stored rows of a run, every number with all its digits.
+
+    Args:
+        path: of the run.
+        form: csv or json.
+        columns: these alone, in this order; all by default.
+
+    Raises:
+        SpecError: the folder holds no run, or one without values.
+        UnknownName: it has no such column.
+        OutputError: it holds one that is damaged.
+    """
+    stored = chosen(_stored(open_folder(path)), columns)
+    return as_csv(stored) if form == "csv" else as_json(stored)
 
 
 def cite(path: Path) -> Citations:
@@ -69,7 +107,7 @@ def cite(path: Path) -> Citations:
         OutputError: it holds one that is damaged.
     """
     found = open_folder(path)
-    with _understood(path):
+    with understood(path):
         return citations(found.kind.sources(found), found.provenance)
 
 
@@ -81,6 +119,19 @@ def spec_of(path: Path) -> str:
         OutputError: it holds one that is damaged.
     """
     return read_plain(open_folder(path).path / SPEC)
+
+
+def _with_values(found: Found) -> Found:
+    if not found.kind.columns or not found.rows:
+        raise SpecError(f"{found.path} holds no values; run it to its end, or name another folder")
+    return found
+
+
+def _stored(found: Found) -> Stored:
+    stored = found.kind.stored(found)
+    if not stored.rows:
+        raise SpecError(f"{found.path} holds no values; run it to its end, or name another folder")
+    return stored
 
 
 def _over_seeds(found: Found) -> list[Table]:
@@ -115,10 +166,10 @@ def _about(found: Found) -> list[Table]:
         listing("with", ("what", ""), machine(known, spec, found.rows)),
     ]
     opened = models(known, found.rows)
-    return [*tables, _models(opened)] if opened else tables
+    return [*tables, models_table(opened)] if opened else tables
 
 
-def _models(opened: Sequence[Sequence[str]]) -> Table:
+def models_table(opened: Sequence[Sequence[str]]) -> Table:
     """A line a model, without the columns that no model fills."""
     filled = [place for place in range(len(MODEL_COLUMNS)) if any(line[place] != "-" for line in opened)]
     whole = listing(
@@ -128,7 +179,7 @@ def _models(opened: Sequence[Sequence[str]]) -> Table:
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
+def understood(path: Path) -> Iterator[None]:
     """Turns what a spec or a provenance says in a shape that this program does not write into one sentence."""
     try:
         yield

@@ -29,7 +29,10 @@ from lpe_eval.report.folders.provenance import read_provenance
 from lpe_eval.report.frames import read_bytes, read_csv, records
 from lpe_eval.report.gate.item_rows import judged_item_rows
 from lpe_eval.report.gate.joining import Judged
+from lpe_eval.report.page.of_items import item_charts
+from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_text
+from lpe_eval.report.stored_rows import Stored
 from lpe_eval.report.tables.items import item_tables
 from lpe_eval.report.tables.provenance import several
 from lpe_eval.screen import Table
@@ -120,9 +123,23 @@ class Kind:
         return [(name, several(found.spec[name])) for names in fields for name in names if found.spec.get(name)]
 
     @classmethod
+    def direction(cls, metric: str) -> int | None:
+        """1 where more of a metric is worse, -1 where less is, None where nobody says."""
+        return cls.worse_is.get(metric)
+
+    @classmethod
+    def stored(cls, found: Found) -> Stored:
+        """Its table as it is stored.
+
+        Raises:
+            OutputError: the run is damaged.
+        """
+        return Stored(cls.table(), cls.columns, found.rows)
+
+    @classmethod
     def values(cls, found: Found) -> list[Table]:
         """What came out, as tables for the screen."""
-        return item_tables(found.rows)
+        return item_tables(found.rows, cls.direction)
 
     @classmethod
     def details(cls, found: Found) -> list[Table]:
@@ -138,6 +155,26 @@ class Kind:
             OutputError: a run is damaged, or a file cannot be written.
         """
         return draw_items([row for each in folders for row in each.rows], cls.title, out)
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        """What the page of `report` shows of one run, or of several together; empty where nothing can be drawn.
+
+        Raises:
+            OutputError: a run is damaged.
+        """
+        rows = [row for each in folders for row in each.rows]
+        further = [column.name for column in cls.further if column is not table.TASK]
+        return [*item_charts(rows, cls.title, further)]
+
+    @classmethod
+    def costs(cls, found: Found) -> Stored | None:
+        """What each cell cost; None where nobody kept it.
+
+        Raises:
+            OutputError: the run is damaged.
+        """
+        return None
 
     @classmethod
     def judged_rows(cls, found: Found, source: str) -> list[Judged]:

@@ -50,7 +50,23 @@ def test_help_groups_commands_and_names_every_exit_code():
 
 @pytest.mark.parametrize(
     "command",
-    ["ppl", "recall", "compare", "speed", "train", "run", "plot", "list", "inspect", "bias", "convert", "diff", "init"],
+    [
+        "ppl",
+        "recall",
+        "compare",
+        "speed",
+        "train",
+        "run",
+        "plot",
+        "report",
+        "show",
+        "list",
+        "inspect",
+        "bias",
+        "convert",
+        "diff",
+        "init",
+    ],
 )
 def test_every_command_and_every_flag_has_help(command: str):
     import typer.main

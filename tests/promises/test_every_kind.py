@@ -1,5 +1,7 @@
 """What every kind of run has in common, tried on folders that the real commands made."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from lpe_eval.cli import app
 from lpe_eval.registry import KINDS
 from lpe_eval.report.folders.provenance import read_provenance
+from tests.support.page_reader import PageReader
 from tests.support.warm import Warm, warm
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +85,37 @@ def test_its_folder_is_shown_and_cited(home: Path, kind: str):
     cited = lpe_eval("show", home / kind, "--cite")
     assert "@misc{lpe_eval," in cited and ("press2021alibi" in cited or (kind == "che" and "su2021roformer" in cited))
     assert lpe_eval("show", home / kind, "--spec") == (home / kind / "spec.yaml").read_text()
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_its_values_come_in_every_form(home: Path, kind: str):
+    stored = [*csv.DictReader(io.StringIO(lpe_eval("show", home / kind, "--format", "csv")))]
+    rows = json.loads(lpe_eval("show", home / kind, "--format", "json"))
+    assert len(rows) == len(stored) > 0 and all(
+        row.keys() == line.keys() for row, line in zip(rows, stored, strict=True)
+    )
+    file = {"ppl": "rows.csv", "train": "training.csv"}.get(kind, f"{kind}.csv")
+    if kind != "study":
+        assert lpe_eval("show", home / kind, "--format", "csv") == (home / kind / file).read_text()
+    assert "| --- |" in lpe_eval("show", home / kind, "--format", "markdown")
+    latex = lpe_eval("show", home / kind, "--format", "latex", "--error-digits", "2")
+    assert "\\toprule" in latex and latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") > 0
+    first, second = list(stored[0])[:2]
+    chosen = lpe_eval("show", home / kind, "--format", "csv", "--columns", f"{second},{first}")
+    assert chosen.splitlines()[1] == f"{stored[0][second]},{stored[0][first]}"
+    assert lpe_eval("show", home / kind, "--format", "table").strip()
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_it_has_a_page(home: Path, kind: str, tmp_path: Path):
+    pytest.importorskip("vl_convert", reason="the extra `report` is not installed")
+    lpe_eval("report", home / kind, "--out", tmp_path / "page.html")
+    found = PageReader((tmp_path / "page.html").read_text(encoding="utf-8"))
+    text = "".join(found.texts)
+    for part in (read_provenance(home / kind)["run"], "Cost", "Provenance", "@misc{lpe_eval,"):
+        assert part in text, part
+    drawn = len(found.data) + sum("heat" in str(at.get("class")) for _, at in found.tags)
+    assert (drawn > 0) == (kind not in ("train", "study"))
 
 
 @pytest.mark.parametrize("kind", COMMANDS)

@@ -10,6 +10,7 @@ from lpe_eval.report.figures.recall import draw_recall, needle_figure, recall_fi
 from lpe_eval.report.folders.recall_scores import Recalled
 from lpe_eval.report.numbers.recall_length import Effective, Rule, Scores
 from lpe_eval.report.tables.recall import recall_tables
+from lpe_eval.screen import Cell
 
 LENGTHS = (128, 256, 2048)
 
@@ -99,8 +100,9 @@ def test_tables_tell_lengths_with_intervals_and_why_values_are_missing():
     ]
     assert [line[3] for line in lengths.rows] == ["64 [64, 128]", "≥ 1024 [64, 128]", "failed"]
     assert [column.text for column in repeat.columns] == ["model", "64", "128", "1024"]
-    assert repeat.rows[0] == ["alibi", "1.00 ± 0.10", "0.70 ± 0.10", "0.40 ± 0.10"]
-    assert repeat.rows[2] == ["gone", "failed", "", ""] and "failed: gone at 128: it fell" in repeat.below
+    written = [[cell.text if isinstance(cell, Cell) else cell for cell in line] for line in repeat.rows]
+    assert written[0] == ["alibi", "1.00 ± 0.10", "0.70 ± 0.10", "0.40 ± 0.10"]
+    assert written[2] == ["gone", "failed", "", ""] and "failed: gone at 128: it fell" in repeat.below
     assert [column.text for column in needle.columns] == ["model", "128", "256", "2048"]
     (alone,) = recall_tables([row("one", "needle", 128, 0.5)], [recalled("one", 64, low=float("nan"))])[:1]
     assert alone.rows[0][-1] == ""

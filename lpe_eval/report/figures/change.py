@@ -43,16 +43,15 @@ def change_figure(rows: Sequence[dict], all_rows: Sequence[dict]) -> Figure:
         rows: with the columns of `text_tables.CHANGES`.
         all_rows: the rows of `rows.csv`, so that a model looks as it does in the other figures.
     """
-    facts = {tuple(row[name] for name in _CELL): row for row in all_rows if row["metric"] == "perplexity"}
-    records = [{**facts.get(tuple(row[name] for name in _CELL), {}), **row} for row in rows]
+    records = named_changes(rows, all_rows)
     names = line_names(records, ("protocol", "length"))
     points = [
         Point(row["protocol"], name, float(row["length"]), row["change"], row["ci_low"], row["ci_high"])
         for row, name in zip(records, names, strict=True)
     ]
-    beyond = [point for point, row in zip(points, records, strict=True) if row["length"] >= row["from_length"]]
-    shown = list(facts.values())
-    low, high = _limits(beyond)
+    beyond = beyond_training(points, records)
+    shown = list(_facts(all_rows).values())
+    low, high = limits_of_change(beyond)
     told = {(point.panel, point.line, point.x) for point in beyond}
     below = {place for point in points if (place := (point.panel, point.line, point.x)) not in told}
     with style.context(["default", STYLE]):
@@ -67,7 +66,22 @@ def change_figure(rows: Sequence[dict], all_rows: Sequence[dict]) -> Figure:
     return figure
 
 
-def _limits(points: Sequence[Point]) -> tuple[float, float]:
+def named_changes(rows: Sequence[dict], all_rows: Sequence[dict]) -> list[dict]:
+    """The changes with what `rows.csv` says of their cells, so that their lines are named as in the other figures."""
+    facts = _facts(all_rows)
+    return [{**facts.get(tuple(row[name] for name in _CELL), {}), **row} for row in rows]
+
+
+def beyond_training(points: Sequence[Point], records: Sequence[dict]) -> list[Point]:
+    """The points of the length that changes are from, and of longer ones; these decide the axis."""
+    return [point for point, row in zip(points, records, strict=True) if row["length"] >= row["from_length"]]
+
+
+def _facts(all_rows: Sequence[dict]) -> dict[tuple, dict]:
+    return {tuple(row[name] for name in _CELL): row for row in all_rows if row["metric"] == "perplexity"}
+
+
+def limits_of_change(points: Sequence[Point]) -> tuple[float, float]:
     """Lower and upper end of the vertical axis."""
     values = [point.y for point in points if math.isfinite(point.y)]
     if not values:

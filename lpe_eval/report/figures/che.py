@@ -96,7 +96,7 @@ def heat_map(rows: pd.DataFrame, runs: Runs = "max", metric: str = "accuracy") -
         _name_rows(axes, tasks, places, upright)
         _name_columns(axes, lines)
         axes.set(xlim=(-1.85, len(lines) - 0.3), ylim=(max(y, 1.0) - 0.4, -0.6))
-        axes.set_title(_heading(scores, runs, metric), loc="left")
+        axes.set_title(heading(scores, runs, metric), loc="left")
         _explain(figure, scores)
     return figure
 
@@ -140,7 +140,7 @@ def length_curves(rows: pd.DataFrame, runs: Runs = "max", metric: str = "accurac
         for line_of_panels, (level, tasks) in zip(panels, grid, strict=False):
             for place, (task, axes) in enumerate(zip(tasks, line_of_panels, strict=False)):
                 own = [record for record in records if record["task"] == task]
-                _panel(axes, _readable(task), own, styles, best, runs)
+                _panel(axes, readable_task(task), own, styles, best, runs)
                 axes.set(xlim=(0, longest * 1.02), ylim=(-3, 103))
                 if place == 0:
                     axes.set_ylabel(f"{LEVELS.get(level, level)}\n{LABELS[metric]}")
@@ -230,7 +230,7 @@ def _cell(axes: Axes, x: float, y: float, value: float, colour: Any, ink: str, m
 
 
 def _name_rows(axes: Axes, tasks: list[tuple[str, str]], places: list[float], upright: bool) -> None:
-    axes.set_yticks(places, [_readable(task) for task, _ in tasks])
+    axes.set_yticks(places, [readable_task(task) for task, _ in tasks])
     for level in dict.fromkeys(level for _, level in tasks):
         own = [place for place, (_, of) in zip(places, tasks, strict=True) if of == level]
         axes.annotate(
@@ -259,7 +259,8 @@ def _name_columns(axes: Axes, lines: list[str]) -> None:
         spine.set_visible(False)
 
 
-def _heading(scores: list[TaskScore], runs: Runs, metric: str) -> str:
+def heading(scores: list[TaskScore], runs: Runs, metric: str) -> str:
+    """What the heat map is of."""
     if not scores:
         return "no scores beyond the lengths of training"
     lengths = [length for score in scores for length in score.lengths]
@@ -281,5 +282,6 @@ def _explain(figure: Figure, scores: list[TaskScore]) -> None:
         figure.legend(handles, names, loc="outside lower left", frameon=False, ncols=2)
 
 
-def _readable(task: str) -> str:
+def readable_task(task: str) -> str:
+    """A problem as people say it."""
     return task.rpartition("/")[2].replace("_", " ")

@@ -33,22 +33,13 @@ def position_figure(by_position: pd.DataFrame, rows: pd.DataFrame) -> Figure:
         by_position: sums by context, as `read_run` gives them.
         rows: the rows of the same run, for the train lengths.
     """
-    records = [row for row in by_position.to_dict("records") if row["n_tokens"] > 0]
-    longest: dict[str, int] = {}
-    for row in records:
-        longest[row["protocol"]] = max(longest.get(row["protocol"], 0), row["length"])
-    records = [row for row in records if row["length"] == longest[row["protocol"]]]
-    titles = {protocol: f"{protocol}, length {short_length(length)}" for protocol, length in longest.items()}
-    lines: dict[tuple[str, str], list[Mapping[Any, Any]]] = {}
-    for row, name in zip(records, line_names(records, ("protocol", "length", "context_from")), strict=True):
-        lines.setdefault((titles[row["protocol"]], name), []).append(row)
-    points = [Point(*line, *place, math.nan, math.nan) for line, own in lines.items() for place in _pooled(own)]
+    points, titles = context_points(by_position)
     of_rows = [row for row in rows.to_dict("records") if row["metric"] == "perplexity"]
     train = {titles[name]: found for name, found in train_lengths(of_rows).items() if name in titles}
     # In the order of the rows, so that a model looks as it does in the other figure.
     names = line_names(of_rows, ("protocol", "length"))
     best = best_lines(of_rows, names)
-    styles = styles_of([*names, *(name for _, name in lines)], best)
+    styles = styles_of([*names, *(point.line for point in points)], best)
     low, high = limits(points, logarithmic=False)
     with style.context(["default", STYLE]):
         plain = {name: each._replace(marker="") for name, each in styles.items()}
@@ -61,6 +52,25 @@ def position_figure(by_position: pd.DataFrame, rows: pd.DataFrame) -> Figure:
             ticks(axes, thinned([2**power for power in range(math.ceil(min(shown)), math.floor(max(shown)) + 1)]))
         label(panels, LABELS["context"], LABELS["nll_nats"])
     return figure
+
+
+def context_points(by_position: pd.DataFrame) -> tuple[list[Point], dict[str, str]]:
+    """What that figure shows: points without intervals, and the title of each protocol's panel.
+
+    Args:
+        by_position: sums by context, as `read_run` gives them.
+    """
+    records = [row for row in by_position.to_dict("records") if row["n_tokens"] > 0]
+    longest: dict[str, int] = {}
+    for row in records:
+        longest[row["protocol"]] = max(longest.get(row["protocol"], 0), row["length"])
+    records = [row for row in records if row["length"] == longest[row["protocol"]]]
+    titles = {protocol: f"{protocol}, length {short_length(length)}" for protocol, length in longest.items()}
+    lines: dict[tuple[str, str], list[Mapping[Any, Any]]] = {}
+    for row, name in zip(records, line_names(records, ("protocol", "length", "context_from")), strict=True):
+        lines.setdefault((titles[row["protocol"]], name), []).append(row)
+    points = [Point(*line, *place, math.nan, math.nan) for line, own in lines.items() for place in _pooled(own)]
+    return points, titles
 
 
 def _pooled(buckets: Iterable[Mapping[Any, Any]]) -> list[tuple[float, float]]:

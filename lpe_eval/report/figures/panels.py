@@ -51,12 +51,19 @@ def line_names(records: list[dict], place: tuple[str, ...]) -> list[str]:
     for column in _TEXT:
         if len({str(row[column]) for row in records if column in row}) > 1:
             names = [f"{name} · {row[column]}" for name, row in zip(names, records, strict=True)]
+    apart = _told_apart(names, records, place)
     for column in _TELLING_APART:
-        if len({(name, *(row[key] for key in place)) for name, row in zip(names, records, strict=True)}) == len(names):
+        if apart == len(names):
             break
-        if len({str(row.get(column)) for row in records}) > 1:
-            names = [f"{name} · {row[column]}" for name, row in zip(names, records, strict=True)]
+        more = [f"{name} · {row.get(column)}" for name, row in zip(names, records, strict=True)]
+        # What differs by length alone, as a stride does, would cut each line into its points.
+        if (found := _told_apart(more, records, place)) > apart:
+            names, apart = more, found
     return names
+
+
+def _told_apart(names: list[str], records: list[dict], place: tuple[str, ...]) -> int:
+    return len({(name, *(row[key] for key in place)) for name, row in zip(names, records, strict=True)})
 
 
 def best_lines(records: Iterable[dict], names: Iterable[str]) -> list[str]:

@@ -15,6 +15,8 @@ from lpe_eval.report.gate.che_rows import judged_che_rows
 from lpe_eval.report.gate.damage import refuse_damaged
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.page.of_che import che_charts
+from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.sources import (
     Source,
     sources_of_methods,
@@ -36,6 +38,10 @@ class AlgorithmicProblems(Kind):
     spec = CheSpec
     columns = table.CHE
     worse_is = {"accuracy": -1}
+
+    @classmethod
+    def direction(cls, metric: str) -> int | None:
+        return -1
 
     @classmethod
     def layout(cls) -> Layout:
@@ -68,6 +74,10 @@ class AlgorithmicProblems(Kind):
             places = ", ".join(str(each.path) for each in folders)
             raise SpecError(f"{places}: no problem has a score yet, so there is nothing to draw")
         return written
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        return che_charts(pd.concat([_drawn(each) for each in folders]))
 
     @classmethod
     def judged_rows(cls, found: Found, source: str) -> list[Judged]:

@@ -11,12 +11,14 @@ from lpe_eval.report.folders.derived import effective_rows, fit_rows, sweeps_of
 from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.folders.long_perplexity import read_long_rows
 from lpe_eval.report.folders.ppl import LAYOUT, Run, read_run
-from lpe_eval.report.frames import UNFIT, csv_bytes, read_bytes, typed_frame
+from lpe_eval.report.frames import UNFIT, csv_bytes, read_bytes, records, typed_frame
 from lpe_eval.report.gate.damage import refuse_damaged_run
 from lpe_eval.report.gate.effective_length import length_rows
 from lpe_eval.report.gate.joining import Judged, judged_rows
 from lpe_eval.report.kind import Found, Kind
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
+from lpe_eval.report.page.of_ppl import perplexity_charts
+from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.sources import (
     Source,
     sources_of_key_tokens,
@@ -24,6 +26,7 @@ from lpe_eval.report.sources import (
     sources_of_protocols,
     sources_of_text,
 )
+from lpe_eval.report.stored_rows import Stored
 from lpe_eval.report.tables.far_context import effective_cells, effective_sentences, fit_table
 from lpe_eval.report.tables.long_perplexity import long_tables, told_key_tokens
 from lpe_eval.report.tables.ppl import perplexity_table
@@ -41,6 +44,10 @@ class Perplexity(Kind):
     spec = PerplexitySpec
     columns = table.ROWS
     worse_is = {"nll_nats": 1}
+
+    @classmethod
+    def direction(cls, metric: str) -> int | None:
+        return -1 if metric == table.GAIN_SHARE else 1
 
     @classmethod
     def table(cls) -> str:
@@ -101,6 +108,15 @@ class Perplexity(Kind):
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
         return draw_perplexity([_drawn(each) for each in folders], out)
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        return [*perplexity_charts([_drawn(each) for each in folders])]
+
+    @classmethod
+    def costs(cls, found: Found) -> Stored | None:
+        cells = read_run(found.path).cost
+        return Stored("cost.csv", table.COST, records(cells))
 
     @classmethod
     def judged_rows(cls, found: Found, source: str) -> list[Judged]:

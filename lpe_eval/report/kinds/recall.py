@@ -12,6 +12,8 @@ from lpe_eval.report.frames import csv_bytes
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.gate.recall_rows import judged_recall_rows
 from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.page.of_recall import recall_charts
+from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.sources import Source, sources_of_methods, sources_of_text
 from lpe_eval.report.tables.provenance import several
 from lpe_eval.report.tables.recall import recall_tables
@@ -19,6 +21,7 @@ from lpe_eval.screen import Table
 from lpe_eval.spec.recall_spec import RecallSpec
 
 _ANSWERED = ("value_nats", "gain_nats", "accuracy", "rank", "choice_nats")
+_MORE_IS_BETTER = ("gain_nats", "accuracy", "exact_match")
 _METRICS = {
     "repeat": ("copy_nats", "control_nats", "gain_nats", "accuracy", "control_accuracy"),
     "niah_single_1": (*_ANSWERED, "exact_match"),
@@ -85,6 +88,10 @@ class Recall(Kind):
         return _METRICS.get(task.partition("-")[0], _ANSWERED)
 
     @classmethod
+    def direction(cls, metric: str) -> int | None:
+        return -1 if metric in _MORE_IS_BETTER else None
+
+    @classmethod
     def judged_metrics(cls, key: ItemKey) -> Sequence[str]:
         _, _, depth = key.further
         return ("gain_nats",) if depth is None else ()
@@ -119,6 +126,10 @@ class Recall(Kind):
         if any(each.spec.get("depths") != folders[0].spec.get("depths") for each in folders):
             raise SpecError("these runs hid needles at other depths; draw them one by one")
         return draw_recall([row for each in folders for row in each.rows], out)
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        return recall_charts([row for each in folders for row in each.rows])
 
     @classmethod
     def judged_rows(cls, found: Found, source: str) -> list[Judged]:

@@ -9,6 +9,8 @@ from lpe_eval.report.figures.speed import draw_speed
 from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.folders.speed import LAYOUT
 from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.page.of_items import speed_charts
+from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.tables.provenance import several
 from lpe_eval.report.tables.speed import speed_tables
 from lpe_eval.screen import Table
@@ -40,6 +42,11 @@ class Speed(Kind):
     @classmethod
     def values(cls, found: Found) -> list[Table]:
         return speed_tables(found.rows)
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        # Each measurement has a unit of its own, so several have no common figure.
+        return [*speed_charts(folders[0].rows)] if len(folders) == 1 else []
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:

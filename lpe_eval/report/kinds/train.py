@@ -9,12 +9,15 @@ from pathlib import Path
 from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.plain import Unreadable, read_plain
 from lpe_eval.report.folders.folder import Layout
-from lpe_eval.report.folders.train import LAYOUT
+from lpe_eval.report.folders.train import LAYOUT, read_log
 from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.page.parts import Chart, HeatMap
+from lpe_eval.report.stored_rows import Stored
 from lpe_eval.report.tables.provenance import corpus, text
 from lpe_eval.report.tables.train import losses
 from lpe_eval.screen import Table
 from lpe_eval.spec.train_spec import TrainSpec
+from lpe_eval.text_tables import TRAINING
 
 
 class Training(Kind):
@@ -45,6 +48,10 @@ class Training(Kind):
         ]
 
     @classmethod
+    def stored(cls, found: Found) -> Stored:
+        return Stored("training.csv", TRAINING, [row._asdict() for row in read_log(found.path)])
+
+    @classmethod
     def values(cls, found: Found) -> list[Table]:
         path = found.path / "training.csv"
         try:
@@ -55,6 +62,10 @@ class Training(Kind):
             return [losses(lines)]
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise OutputError(f"{path} is damaged; train once more in another folder") from error
+
+    @classmethod
+    def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
+        return []
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:

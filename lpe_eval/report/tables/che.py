@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from lpe_eval.report.numbers.che_scores import TaskScore, task_scores
-from lpe_eval.screen import Column, Table
+from lpe_eval.screen import Cell, Column, Table
 from lpe_eval.table import LEVELS
 
 
 def che_tables(frame: pd.DataFrame) -> list[Table]:
-    """Accuracy in per cent beyond the lengths of training, then within them.
+    """Accuracy in per cent beyond the lengths of training, then within them; the highest of a task is bold.
 
     Of several runs the highest is told and, in brackets, their mean.
 
@@ -36,17 +36,19 @@ def _tables(frame: pd.DataFrame, in_range: bool) -> Iterator[Table]:
     rows = []
     for task, level in dict.fromkeys((score.task, score.level) for score in best):
         some = next(score for score in best if score.task == task)
-        cells = [_cell(found.get((task, line)), mean.get((task, line))) for line in lines]
+        scores = [found.get((task, line)) for line in lines]
+        highest = max((score.value for score in scores if score is not None and len(lines) > 1), default=None)
+        cells = [_cell(score, mean.get((task, line)), highest) for score, line in zip(scores, lines, strict=True)]
         rows.append([task, LEVELS.get(level, level), _percent(some.chance), _percent(some.floor), *cells])
     fixed = [Column("task"), Column("level"), Column("chance", number=True), Column("no skill", number=True)]
     yield Table(title, [*fixed, *(Column(line, number=True) for line in lines)], rows, kept=1, described=len(fixed) - 1)
 
 
-def _cell(best: TaskScore | None, mean: TaskScore | None) -> str:
+def _cell(best: TaskScore | None, mean: TaskScore | None, highest: float | None) -> Cell:
     if best is None or mean is None:
-        return "n/a"
+        return Cell("n/a")
     text = _percent(best.value) if best.n_runs == 1 else f"{_percent(best.value)} ({_percent(mean.value)})"
-    return text if best.complete else f"{text}*"
+    return Cell(text if best.complete else f"{text}*", best.value == highest)
 
 
 def _percent(share: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lpe_eval.report.folders.recall_scores import Recalled
+from lpe_eval.report.tables.best import best_of_columns
 from lpe_eval.report.tables.reasons import reasons
 from lpe_eval.screen import Cell, Column, Table, number, with_error, written
 
@@ -71,7 +72,10 @@ def _scores(task: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     where = "distance, half of the window" if by_distance else "length of the window"
     told = [f"{task}: {where}, in tokens; gain_nats is 0 without recall; ± is one standard error"]
     told += [f"{metric} of a guess: {guess}" for metric, guess in guesses.items() if guess]
-    return Table(task, [Column("model"), *heads], lines, kept=1, below=[*reasons(own, ("length",)), "; ".join(told)])
+    below = [*reasons(own, ("length",)), "; ".join(told)]
+    found = Table(task, [Column("model"), *heads], lines, kept=1, below=below)
+    # Of all metrics that are shown, more is better.
+    return best_of_columns(found, dict.fromkeys(range(1, len(found.columns)), -1))
 
 
 def _guess(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
