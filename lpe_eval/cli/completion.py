@@ -14,7 +14,7 @@ from pathlib import Path
 
 import typer
 
-from lpe_eval.registry import ATTENTIONS, CORPORA, ENCODINGS, KINDS, PROBLEMS
+from lpe_eval.registry import ATTENTIONS, CORPORA, ENCODINGS, EXPORTERS, KINDS, PROBLEMS, TRACKERS
 from lpe_eval.spec.released import baseline_names, released_encoders, released_names
 from lpe_eval.spec.task_files import problem_task_names, protocol_names, task_names
 
@@ -124,6 +124,16 @@ def modes(incomplete: str) -> list[str]:
 def forms(incomplete: str) -> list[str]:
     """Forms of a table."""
     return _fitting(incomplete, ("markdown", "latex"))
+
+
+def exports(incomplete: str) -> list[str]:
+    """Formats of `export`."""
+    return _fitting(incomplete, [name.replace("_", "-") for name in EXPORTERS.names()])
+
+
+def trackers(incomplete: str) -> list[str]:
+    """Trackers of experiments."""
+    return _fitting(incomplete, TRACKERS.names())
 
 
 def listings(incomplete: str) -> list[str]:

@@ -18,7 +18,7 @@ _EVERYWHERE: dict[str, tuple[str, ...]] = {
     "Text": ("task", "data", "split", "text_column", "subset", "streaming", "token_dtype", "max_tokens"),
     "Windows": ("lengths", "protocol", "stride", "last_k", "bos", "pack", "tail", "seed"),
     "Speed": ("batch_size", "device", "dtype", "attention", "deterministic", "jobs"),
-    _OUTPUT: ("out", "overwrite", "dry_run", "quiet", "baseline", "json", "form"),
+    _OUTPUT: ("out", "overwrite", "dry_run", "quiet", "baseline", "log_to", "json", "form"),
 }
 _SHAPE = ("width", "layers", "heads")
 _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
@@ -44,6 +44,7 @@ _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
             *("n_pairs", "share", "least"),
         ),
     },
+    "export": {_OUTPUT: ("option",)},
     "show": {_OUTPUT: ("cite", "spec", "over_seeds")},
     "speed": {
         "What is timed": ("encoding", "lengths", "mode", "rounds", "batch_tokens"),
@@ -87,6 +88,7 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "compare": (
         ("make a run a baseline, once", "lpe-eval compare first --bless good"),
         ("is the next one worse?", "lpe-eval compare next --baseline good"),
+        ("two outputs of lm-evaluation-harness --log_samples", "lpe-eval compare out/next --baseline ./out/last"),
         ("in CI, with reports for people and machines",
          "lpe-eval compare next --baseline good --junit gate.xml --markdown gate.md"),
     ),
@@ -135,6 +137,12 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("a run's values, and what made them", "lpe-eval show first"),
         ("what to cite for it, as BibTeX", "lpe-eval show first --cite"),
         ("three seeds as one line, for a paper", "lpe-eval show first --over-seeds --as latex"),
+    ),
+    "export": (
+        ("records for the collection of Every Eval Ever",
+         "lpe-eval export first --format every-eval-ever --option organization='My lab'"),
+        ("results for a model on the Hub",
+         "lpe-eval export first --format eval-results --option dataset=org/benchmark"),
     ),
     "diff": (
         ("my model beside another one", "lpe-eval diff first --against alibi"),
