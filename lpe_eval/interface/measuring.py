@@ -4,6 +4,7 @@ A call asks what its command asks, under the same names, and gives the same valu
 asked for; what goes wrong is an `LpeEvalError` of one sentence.
 """
 
+import operator
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -266,7 +267,10 @@ def _measured(spec: BaseModel, objects: Mapping[str, Any], out: str | Path | Non
 def _lengths(lengths: Lengths) -> list[int]:
     if isinstance(lengths, str):
         return parse_lengths(lengths)
-    return [lengths] if isinstance(lengths, int) else list(lengths)
+    try:
+        return [operator.index(each) for each in (lengths if isinstance(lengths, Sequence) else [lengths])]
+    except TypeError as error:
+        raise SpecError(f"lengths are whole numbers, one or several, not {lengths!r}") from error
 
 
 def _corpus(data: Data) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def _random_numbers(device: torch.device) -> Iterator[None]:
     """Afterwards all global sources of random numbers go on from where they were."""
     python, numpy = random.getstate(), np.random.get_state()
     kind = "cuda" if device.type == "cpu" else device.type
-    devices = [] if device.type == "cpu" else range(getattr(torch, kind).device_count())
+    # Of this device alone, since asking another one for its state would make room for work on it.
+    devices = [] if device.type == "cpu" else [torch.empty(0, device=device).device.index or 0]
     try:
         with torch.random.fork_rng(devices, device_type=kind):
             yield

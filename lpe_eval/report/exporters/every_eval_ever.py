@@ -98,7 +98,7 @@ def _result(found: Found, row: Mapping[str, Any], model: str) -> dict[str, Any]:
     return {
         "evaluation_result_id": "/".join([model, *(f"{name}={value}" for name, value in place.items()), metric]),
         "evaluation_name": ".".join(["lpe_eval", *named]),
-        "source_data": _source(found),
+        "source_data": _source(found, row),
         "metric_config": {
             "evaluation_description": _MEANINGS.get(metric, f"{metric} of {found.kind.title}"),
             "metric_id": metric if metric in _EVERYWHERE else f"lpe_eval.{metric}",
@@ -134,10 +134,10 @@ def _uncertainty(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"uncertainty": found}
 
 
-def _source(found: Found) -> dict[str, Any]:
+def _source(found: Found, row: Mapping[str, Any]) -> dict[str, Any]:
     corpus = found.provenance.get("corpus") or {}
     spec: Mapping[str, Any] = found.spec.get("corpus") or {}
-    name = str(corpus.get("name") or spec.get("name") or found.kind.name)
+    name = str(corpus.get("name") or spec.get("name") or row.get("task") or found.kind.name)
     details = _texts({key: corpus.get(key) for key in ("split", "python", "revision", "subset")})
     if spec.get("name") == "hub" and spec.get("path"):
         split = {"hf_split": str(corpus["split"])} if corpus.get("split") else {}

@@ -35,6 +35,7 @@ from lpe_eval.table import BlockSum
 _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d+)\.jsonl?")
 _OF_PAIRS = ("bits_per_byte", "byte_perplexity", "word_perplexity")
 _ACCURACY = "accuracy"
+_MANY = 1 << 53
 _ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -194,7 +195,7 @@ def _judged(output: _Output, model: str, source: str, metric: str, label: str, f
 
 
 def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[1] > 0
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and 0 < value[1] < _MANY
 
 
 def _is_number(value: Any) -> bool:
