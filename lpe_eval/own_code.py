@@ -2,6 +2,9 @@
 
 Naming code is the permission to run it. Whatever it raises becomes one sentence (`CodeError`), because code of one
 model must not end the measurement of another.
+
+An object of a running program has no file to be named by. While it is lent (`lending`), its address is `<NAME>`, and
+calling that gives the object itself.
 """
 
 import hashlib
@@ -9,10 +12,11 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from lpe_eval.errors import CheckpointError, CodeError, LpeEvalError
@@ -50,16 +54,57 @@ class Target(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a function returned, and the source it stands in."""
+    """What a function returned, and the source it stands in.
+
+    Attributes:
+        lent: whether it is an object that a program lends and goes on with; it stays where it is and as it is.
+    """
 
     value: Any
     target: Target
     source: bytes
+    lent: bool = False
 
     def describes(self) -> bytes:
         """Everything that decides what is made, as far as the source tells."""
         settings = sorted(self.target.settings.items(), key=str)
         return self.source + f"\0{self.target.function}\0{settings!r}".encode()
+
+
+class Lent(NamedTuple):
+    """An object of a running program.
+
+    Attributes:
+        value: what a function named on a command line would return.
+        describes: what tells it apart beside its weights, in the place of a source file.
+    """
+
+    value: Any
+    describes: bytes
+
+
+_LENT: ContextVar[Mapping[str, Lent]] = ContextVar("lent", default=MappingProxyType({}))
+"""By address; of one thread of work, so that two programs in one process do not see each other's."""
+
+
+def lent_address(name: str) -> str:
+    """The address of an object that is lent under this name."""
+    return f"<{name}>"
+
+
+def is_lent(text: str) -> bool:
+    """Whether this is the address of an object, and none of a file or a module."""
+    return text.startswith("<") and text.endswith(">")
+
+
+@contextmanager
+def lending(objects: Mapping[str, Lent]) -> Iterator[None]:
+    """Inside, `calling` finds these objects, each at the address of its name."""
+    token = _LENT.set({lent_address(name): each for name, each in objects.items()})
+    try:
+        yield
+    finally:
+        _LENT.reset(token)
 
 
 def target_of(text: str) -> Target:
@@ -86,6 +131,14 @@ def calling(text: str) -> Iterator[Made]:
         CheckpointError: there is no such file or function, or it does not take these settings.
         CodeError: it raises something.
     """
+    if is_lent(text):
+        if text not in _LENT.get():
+            raise CheckpointError(
+                f"py:{text} was an object of a running program, which no spec can hold; measure it from Python again"
+            )
+        lent = _LENT.get()[text]
+        yield Made(lent.value, Target(text, "object", {}, text), lent.describes, lent=True)
+        return
     target = target_of(text)
     where, file = target.where, target.module.endswith(".py")
     with _importable(Path(target.module).resolve().parent if file else Path.cwd()):

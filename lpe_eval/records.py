@@ -118,6 +118,20 @@ class LogRow(NamedTuple):
     seconds: float
 
 
+class Point(NamedTuple):
+    """Values at one place of an axis, for a curve.
+
+    Attributes:
+        axis: `length`, or `step` of a training.
+        at: where on it.
+        values: by the names of their curves.
+    """
+
+    axis: str
+    at: int
+    values: Mapping[str, float]
+
+
 class CheRow(NamedTuple):
     """One row of `che.csv`: the fields are the columns of `CHE`, in their order.
 

@@ -146,3 +146,6 @@ TOKENIZERS = Room("tokenizer", "lpe_eval.data.tokenizers", "lpe_eval.tokenizers"
 PROBLEMS = Room("problem", "lpe_eval.data.problems", "lpe_eval.problems")
 COMMANDS = Room("command", "lpe_eval.commands", "lpe_eval.commands")
 KINDS = Room("kind of run", "lpe_eval.report.kinds", "lpe_eval.kinds")
+IMPORTERS = Room("format of results", "lpe_eval.report.importers", "lpe_eval.importers")
+EXPORTERS = Room("format to export", "lpe_eval.report.exporters", "lpe_eval.exporters")
+TRACKERS = Room("tracker", "lpe_eval.report.trackers", "lpe_eval.trackers")

@@ -43,6 +43,7 @@ class Settings(NamedTuple):
         jobs: of a study: trainings at once.
         refuse: takes the rows that will be measured before anything is; raises where a comparison that was asked for
             can never be made.
+        draw: whether figures are drawn.
     """
 
     out: Path | None
@@ -52,6 +53,7 @@ class Settings(NamedTuple):
     device: str = "auto"
     jobs: int | None = None
     refuse: Callable[[Sequence[PlannedRow]], None] = lambda planned: None
+    draw: bool = True
 
     def folder(self, name: str) -> Path:
         """Where the results go."""
@@ -187,7 +189,8 @@ def run_cells(
                 collect()
         found = open_folder(folder.directory)
         folder.add(kind.further_files(found))
-        kind.draw([found], folder.directory / "figures")
+        if settings.draw:
+            kind.draw([found], folder.directory / "figures")
         failed = sum(row["status"] in ("failed", "error") for row in found.rows)
     sentence = f"{failed} of the values are missing; their notes stand below the table" if failed else ""
     return Outcome(folder.directory, [f"rows: {folder.directory / kind.table()}"], sentence)

@@ -9,12 +9,12 @@ import os
 import sys
 
 from lpe_eval.cli import init, doctor, ppl, che, recall, compare, speed, run, train, convert  # isort: skip
-from lpe_eval.cli import plot, report, inspect, bias, list, show, diff  # isort: skip
+from lpe_eval.cli import plot, report, inspect, bias, list, show, diff, export  # isort: skip
 from lpe_eval.cli.app import app
 
 __all__ = [
-    "app", "bias", "che", "compare", "convert", "diff", "doctor", "init", "inspect", "list", "main", "plot", "ppl",
-    "recall", "report", "run", "show", "speed", "train",
+    "app", "bias", "che", "compare", "convert", "diff", "doctor", "export", "init", "inspect", "list", "main", "plot",
+    "ppl", "recall", "report", "run", "show", "speed", "train",
 ]  # fmt: skip
 
 

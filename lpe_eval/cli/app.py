@@ -83,6 +83,14 @@ As = Annotated[
         autocompletion=completion.forms,
     ),
 ]
+LogTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log-to",
+        help="Hand the finished run to a tracker too: wandb, trackio, tensorboard, mlflow. Repeat it.",
+        autocompletion=completion.trackers,
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done and about how long it would take; write nothing.")
 ]

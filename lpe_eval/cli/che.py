@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lpe_eval.cli import completion
-from lpe_eval.cli.app import MEASURE, Baseline, Device, DryRun, Overwrite, Quiet, app
+from lpe_eval.cli.app import MEASURE, Baseline, Device, DryRun, LogTo, Overwrite, Quiet, app
 from lpe_eval.cli.models import encoders
 from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
@@ -67,6 +67,7 @@ def che(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
+    log_to: LogTo = None,
     baseline: Baseline = None,
 ) -> None:
     """Train and score encoders on fifteen algorithmic problems, at lengths beyond those of training.
@@ -104,7 +105,7 @@ def che(
         if dry_run:
             foresee(spec, quiet)
         else:
-            run_spec(spec, out, overwrite, quiet, baseline or ())
+            run_spec(spec, out, overwrite, quiet, baseline or (), log_to=log_to or ())
 
 
 def _checkpoints(given: list[str] | None, fields: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 
 from lpe_eval import table
-from lpe_eval.registry import ATTENTIONS, CORPORA, ENCODINGS, KINDS, PROBLEMS
+from lpe_eval.registry import ATTENTIONS, CORPORA, ENCODINGS, EXPORTERS, KINDS, PROBLEMS, TRACKERS
 from lpe_eval.spec.released import baseline_names, released_encoders, released_names
 from lpe_eval.spec.task_files import problem_task_names, protocol_names, task_names
 
@@ -135,6 +135,16 @@ def all_forms(incomplete: str) -> list[str]:
 def columns(incomplete: str) -> list[str]:
     """Columns of the usual tables, the last of a list."""
     return _last(incomplete, [*dict.fromkeys(each.name for each in (*table.ROWS, *table.CHE, *table.SPEED))])
+
+
+def exports(incomplete: str) -> list[str]:
+    """Formats of `export`."""
+    return _fitting(incomplete, [name.replace("_", "-") for name in EXPORTERS.names()])
+
+
+def trackers(incomplete: str) -> list[str]:
+    """Trackers of experiments."""
+    return _fitting(incomplete, TRACKERS.names())
 
 
 def listings(incomplete: str) -> list[str]:

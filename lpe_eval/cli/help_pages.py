@@ -18,7 +18,7 @@ _EVERYWHERE: dict[str, tuple[str, ...]] = {
     "Text": ("task", "data", "split", "text_column", "subset", "streaming", "token_dtype", "max_tokens"),
     "Windows": ("lengths", "protocol", "stride", "last_k", "bos", "pack", "tail", "seed"),
     "Speed": ("batch_size", "device", "dtype", "attention", "deterministic", "jobs"),
-    _OUTPUT: ("out", "overwrite", "dry_run", "quiet", "baseline", "json", "form"),
+    _OUTPUT: ("out", "overwrite", "dry_run", "quiet", "baseline", "log_to", "json", "form"),
 }
 _SHAPE = ("width", "layers", "heads")
 _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
@@ -44,6 +44,7 @@ _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
             *("n_pairs", "share", "least"),
         ),
     },
+    "export": {_OUTPUT: ("option",)},
     "show": {
         "Values alone": ("over_seeds", "form", "columns", "error_digits", "transpose"),
         _OUTPUT: ("cite", "spec"),
@@ -90,6 +91,7 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "compare": (
         ("make a run a baseline, once", "lpe-eval compare first --bless good"),
         ("is the next one worse?", "lpe-eval compare next --baseline good"),
+        ("two outputs of lm-evaluation-harness --log_samples", "lpe-eval compare out/next --baseline ./out/last"),
         ("in CI, with reports for people and machines",
          "lpe-eval compare next --baseline good --junit gate.xml --markdown gate.md"),
     ),
@@ -143,6 +145,12 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("what to cite for it, as BibTeX", "lpe-eval show first --cite"),
         ("for a paper, errors as in 1.234(5)", "lpe-eval show first --format latex --error-digits 1"),
         ("stored numbers, with every digit", "lpe-eval show first --format csv --columns model,length,metric,value"),
+    ),
+    "export": (
+        ("records for the collection of Every Eval Ever",
+         "lpe-eval export first --format every-eval-ever --option organization='My lab'"),
+        ("results for a model on the Hub",
+         "lpe-eval export first --format eval-results --option dataset=org/benchmark"),
     ),
     "diff": (
         ("my model beside another one", "lpe-eval diff first --against alibi"),

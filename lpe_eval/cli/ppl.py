@@ -15,6 +15,7 @@ from lpe_eval.cli.app import (
     Device,
     DryRun,
     Dtype,
+    LogTo,
     Overwrite,
     Quiet,
     Remap,
@@ -136,6 +137,7 @@ def ppl(
     seed: Annotated[int | None, typer.Option(help="Of the choice of documents and of sampled positions.")] = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
+    log_to: LogTo = None,
     baseline: Baseline = None,
 ) -> None:
     """Measure perplexity at several lengths, as a table and a plot.
@@ -146,7 +148,7 @@ def ppl(
     """
     with sentence_for_errors():
         from lpe_eval.spec.key_tokens_spec import parse_key_tokens
-        from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols
+        from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols, text_for
         from lpe_eval.spec.tasks import parse_spec, read_task
 
         chosen = read_task(task)
@@ -175,9 +177,7 @@ def ppl(
         longest = max(changes.get("lengths", chosen.lengths))
         changes |= {
             "models": language_models(model) if model else default_models(),
-            "max_tokens": max_tokens
-            if max_tokens is not None
-            else max(chosen.max_tokens, 9 * max(longest, 0) // 2 + 3),
+            "max_tokens": max_tokens if max_tokens is not None else text_for(longest, chosen),
             "batch_size": batch_size if batch_size == "auto" else whole("--batch-size", batch_size),
             "device": device,
             "dtype": dtype,
@@ -198,4 +198,4 @@ def ppl(
         if dry_run:
             foresee(spec, quiet)
         else:
-            run_spec(spec, out, overwrite, quiet, baseline or ())
+            run_spec(spec, out, overwrite, quiet, baseline or (), log_to=log_to or ())

@@ -11,6 +11,7 @@ from lpe_eval.cli.app import (
     AsPublished,
     Deterministic,
     Device,
+    LogTo,
     Overwrite,
     Quiet,
     Remap,
@@ -107,6 +108,7 @@ def recall(
     seed: Annotated[int, typer.Option(help="Of the choice of text, keys, values and sampled positions.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print windows and tokens; measure nothing.")] = False,
     quiet: Quiet = False,
+    log_to: LogTo = None,
     baseline: Annotated[
         list[str] | None,
         typer.Option(help="Then compare with this baseline, or with the run at ./PATH, and end as `compare` does."),
@@ -163,4 +165,4 @@ def recall(
         if dry_run:
             foresee(spec, quiet)
         else:
-            run_spec(spec, out, overwrite, quiet, baseline or ())
+            run_spec(spec, out, overwrite, quiet, baseline or (), log_to=log_to or ())

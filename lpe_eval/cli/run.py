@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lpe_eval.cli import completion
-from lpe_eval.cli.app import MEASURE, DryRun, Overwrite, Quiet, app
+from lpe_eval.cli.app import MEASURE, DryRun, LogTo, Overwrite, Quiet, app
 from lpe_eval.cli.models import encoders, language_models
 from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
@@ -28,6 +28,7 @@ def run(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
+    log_to: LogTo = None,
 ) -> None:
     """Run what a spec file says: perplexity, a training, a study of many, speed, algorithmic problems."""
     with sentence_for_errors():
@@ -44,4 +45,4 @@ def run(
         if dry_run:
             foresee(parsed, quiet, device=device, jobs=jobs)
         else:
-            run_spec(parsed, out, overwrite, quiet, device=device, jobs=jobs)
+            run_spec(parsed, out, overwrite, quiet, device=device, jobs=jobs, log_to=log_to or ())

@@ -22,10 +22,12 @@ def run_spec(
     baselines: Sequence[str] = (),
     device: str = "auto",
     jobs: int | None = None,
+    log_to: Sequence[str] = (),
 ) -> None:
-    """Runs a spec, shows its tables and compares the run with `baselines`.
+    """Runs a spec, shows its tables, hands the run to trackers, and compares it with `baselines`.
 
     Raises:
+        MissingExtra: a tracker is not installed.
         SomeCellsFailed: some cells have no value, by accident.
         SpecError: something that was asked for cannot be.
         LpeEvalError: whatever the run itself ends in.
@@ -39,10 +41,12 @@ def run_spec(
     from lpe_eval.registry import COMMANDS
     from lpe_eval.report.gate.comparable import refuse_incomparable
     from lpe_eval.report.kind import open_folder
+    from lpe_eval.report.tracker import log_run, trackers
     from lpe_eval.run import Settings
 
     # Read before anything is measured, since a slip in a name is better told now than in an hour.
     opened = compare.open_baselines(baselines)
+    chosen = trackers(log_to)
     tell = (lambda sentence: None) if quiet else console.note
     refuse = partial(refuse_incomparable, opened)
     settings = Settings(out, overwrite, partial(console.progress, quiet=quiet), tell, device, jobs, refuse)
@@ -53,6 +57,8 @@ def run_spec(
         console.show(table)
     for sentence in outcome.notes:
         tell(sentence)
+    for sentence in log_run(found, chosen):
+        console.note(sentence)
     if found.kind.worse_is and not opened:
         place = shlex.quote(str(outcome.folder))
         tell(f"next: lpe-eval show {place}, or keep it as a baseline: lpe-eval compare {place} --bless NAME")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpe_eval.cli import completion
-from lpe_eval.cli.app import MAKE, Deterministic, Device, DryRun, Overwrite, Quiet, app
+from lpe_eval.cli.app import MAKE, Deterministic, Device, DryRun, LogTo, Overwrite, Quiet, app
 from lpe_eval.cli.running import foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
@@ -69,6 +69,7 @@ def train(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
+    log_to: LogTo = None,
 ) -> None:
     """Train a small language model; the same command goes on where it was stopped."""
     with sentence_for_errors():
@@ -113,7 +114,7 @@ def train(
         if dry_run:
             foresee(spec, quiet, device=device, jobs=jobs)
         else:
-            run_spec(spec, out, overwrite, quiet, device=device, jobs=jobs)
+            run_spec(spec, out, overwrite, quiet, device=device, jobs=jobs, log_to=log_to or ())
 
 
 def _study(fields: dict[str, Any], seeds: list[int]) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
                 folder.collect(order)
         rows = folder.collect(order)
         folder.collect_strings(order)
-        draw_che(che_frame(rows), folder.directory / "figures")
+        if settings.draw:
+            draw_che(che_frame(rows), folder.directory / "figures")
         paths = [row.attention for row in rows]
         folder.write_provenance(account.provenance({**facts, "attention": _once(paths)}, cells=len(todo)))
         held = folder.cells(order)

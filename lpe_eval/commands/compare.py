@@ -27,6 +27,7 @@ from lpe_eval.report.gate.verdicts import (
     remedy,
     sentence,
 )
+from lpe_eval.report.importer import as_one_model, foreign_folder, importer_of, judged_rows_at
 from lpe_eval.report.kind import Found, open_folder
 from lpe_eval.report.numbers.student import MOST_SIGMAS
 from lpe_eval.screen import Column, Table, counted
@@ -78,13 +79,14 @@ def parse_rules(tolerance: float, sigmas: float, allow: Sequence[str], detectabl
 def open_baselines(names: Sequence[str]) -> dict[str, list[Judged]]:
     """The rows of baselines, by the name or path that each was asked for with; one that is named twice counts once.
 
+    A path may be that of what another program wrote (`report/importer.py`).
+
     Raises:
         UnknownName: there is neither a run nor a baseline of that name.
         OutputError: it cannot be read.
     """
-    places = {find_baseline(name).resolve(): name for name in reversed(names)}
-    found = [(open_folder(place), name) for place, name in reversed(places.items())]
-    return {name: each.kind.judged_rows(each, name) for each, name in found}
+    places = {(foreign_folder(name) or find_baseline(name)).resolve(): name for name in reversed(names)}
+    return {name: judged_rows_at(place, name) for place, name in reversed(places.items())}
 
 
 def compare(folder: Path, baselines: dict[str, list[Judged]], rules: Rules) -> Comparison:
@@ -94,10 +96,12 @@ def compare(folder: Path, baselines: dict[str, list[Judged]], rules: Rules) -> C
         OutputError: the run cannot be read.
         SpecError: nothing was measured on both sides: no rows, or perplexity on one and problems on the other.
     """
-    if read_marker(folder) is None:
+    foreign = importer_of(folder) is not None
+    if not foreign and read_marker(folder) is None:
         raise OutputError(f"{folder} holds no run: it has no {MARKER}; give the folder that a run was written to")
-    run = open_folder(folder)
-    new, old = run.kind.judged_rows(run, str(folder)), [judged for found in baselines.values() for judged in found]
+    new = judged_rows_at(folder, str(folder))
+    sides = [as_one_model(new, found) if foreign else found for found in baselines.values()]
+    old = [judged for found in sides for judged in found]
     verdicts = judge(new, old, rules)
     of_run, of_baselines = ({str(judged.row["metric"]) for judged in side} for side in (new, old))
     if not of_run & of_baselines:
@@ -214,7 +218,7 @@ def refuse_regression(comparison: Comparison) -> None:
         SpecError: a row is not comparable.
         InconclusiveComparison: a row can see too little; the sentence says what decides.
     """
-    code, outcome = exit_code(comparison.verdicts, comparison.rules), outcome_of(comparison)
+    code, outcome = exit_code(comparison.verdicts, comparison.rules), conclusion(comparison)
     if code == RegressionFound.exit_code:
         raise RegressionFound(outcome)
     if code == SpecError.exit_code:
@@ -223,7 +227,7 @@ def refuse_regression(comparison: Comparison) -> None:
         raise InconclusiveComparison(f"{outcome}; {remedy(comparison.verdicts)} decide")
 
 
-def outcome_of(comparison: Comparison) -> str:
+def conclusion(comparison: Comparison) -> str:
     """How a comparison ended, in one sentence that names every row that keeps the run from passing."""
     verdicts = comparison.verdicts
     kinds = ["worse", "missing"] if failing(verdicts, comparison.rules) else []
@@ -235,7 +239,7 @@ def outcome_of(comparison: Comparison) -> str:
 
 def _page(comparison: Comparison) -> bytes:
     code = exit_code(comparison.verdicts, comparison.rules)
-    outcome = f"{outcome_of(comparison)} (exit code {code})"
+    outcome = f"{conclusion(comparison)} (exit code {code})"
     rows = [[str(cell) for cell in row] for row in shown(comparison.verdicts)]
     return as_markdown(title(comparison), outcome, COLUMNS, rows, notes(comparison))
 

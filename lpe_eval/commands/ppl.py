@@ -108,7 +108,7 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
         folder.add(long_perplexity_files(run, folder.tokens_of, None if stored is None else stored.spans))
         rows = run.rows.to_dict("records")
         out = folder.directory
-        if drawn := any(row["status"] in ("ok", "error") for row in rows):
+        if drawn := settings.draw and any(row["status"] in ("ok", "error") for row in rows):
             draw_perplexity([run], out / "figures")
     lost = {(row["model"], row["protocol"], row["length"]) for row in rows if row["status"] in ("failed", "error")}
     where = f"rows: {out}/rows.csv" + (f"   figure: {out}/figures/perplexity.png" if drawn else "")

@@ -137,7 +137,7 @@ def _judgement(found: Found, baselines: Mapping[str, list[Judged]]) -> Judgement
     comparison = comparing.compare(found.path, own, comparing.Rules())
     passes = exit_code(comparison.verdicts, comparison.rules) == 0
     table = comparing.table_of(comparison)
-    return Judgement(passes, comparing.outcome_of(comparison), table, comparing.notes(comparison))
+    return Judgement(passes, comparing.conclusion(comparison), table, comparing.notes(comparison))
 
 
 def _with_labels(figure: Chart | HeatMap, ids: Mapping[str, str]) -> Chart | HeatMap:

@@ -7,14 +7,29 @@ zeroed: in training six small encoders that was a quarter of all time. Other C l
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Parameters of `mallopt`, from malloc.h."""
 
+_SHARED: ContextVar[bool] = ContextVar("shared", default=False)
+
+
+@contextmanager
+def shared_process() -> Iterator[None]:
+    """Inside, `keep_freed_memory` does nothing, since the process is a program's that goes on afterwards."""
+    token = _SHARED.set(True)
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
 
 def keep_freed_memory() -> bool:
     """From now on this process keeps what it frees, to its end; tells whether that could be arranged."""
-    if platform.libc_ver()[0] != "glibc":
+    if _SHARED.get() or platform.libc_ver()[0] != "glibc":
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from lpe_eval import table
 from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.plain import Unreadable, read_plain, yaml_of
-from lpe_eval.records import ItemKey
+from lpe_eval.records import ItemKey, Point
 from lpe_eval.registry import KINDS
 from lpe_eval.report.figures.items import draw_items
 from lpe_eval.report.folders.folder import SPEC, Layout
@@ -175,6 +175,22 @@ class Kind:
             OutputError: the run is damaged.
         """
         return None
+
+    def points(cls, found: Found) -> list[Point]:
+        """What came out as curves, for a tracker: one over the lengths for each model and metric, and whatever else
+        tells rows apart."""
+        if not {column.name for column in cls.columns} >= {"model", "length", "metric", "value"}:
+            return []
+        names = ["protocol" if table.PROTOCOL in cls.columns else "task", *(each.name for each in cls.further)]
+        if table.CHANCE in cls.columns:
+            names.append("task")
+        by_length: dict[int, dict[str, float]] = {}
+        for row in found.rows:
+            if row["status"] == "ok" and row["value"] is not None:
+                parts = dict.fromkeys(str(row[name]) for name in names if row[name] is not None)
+                curve = "/".join([str(row["metric"]), *parts, str(row["model"])])
+                by_length.setdefault(int(row["length"]), {})[curve] = float(row["value"])
+        return [Point("length", length, values) for length, values in sorted(by_length.items())]
 
     @classmethod
     def judged_rows(cls, found: Found, source: str) -> list[Judged]:

@@ -161,6 +161,11 @@ class PerplexitySpec(BaseModel):
         return {**fields, **({} if "corpus" in changes else named), **changes}
 
 
+def text_for(longest: int, task: PerplexityTask) -> int:
+    """How many tokens of text are measured where nobody says: the task's, and at least 4.5 longest windows."""
+    return max(task.max_tokens, 9 * max(longest, 0) // 2 + 3)
+
+
 def parse_lengths(text: str) -> list[int]:
     """Lengths as people write them: `512,8192`, `128:16384:x2` (doubling), `1024:16384:+1024` (steps).
 

@@ -87,7 +87,7 @@ def test_the_flags_of_ppl_are_these():
         "--attention", "--tokenizer", "--revision", "--trust-remote-code", "--rope-scaling", "--rope-theta",
         "--as-published", "--out", "-o", "--overwrite", "--seed", "--dry-run", "--quiet", "-q", "--baseline",
         "--deterministic", "--subset", "--streaming", "--token-dtype", "--allow-leak", "--remap",
-        "--keep-tokens", "--key-tokens", "--key-gain", "--key-loss", "--key-short", "--key-weighting",
+        "--keep-tokens", "--key-tokens", "--key-gain", "--key-loss", "--key-short", "--key-weighting", "--log-to",
     }  # fmt: skip
     assert wanted == flags - {"--help", "-h"}
 

@@ -1,12 +1,17 @@
 """What stands in the documents as code and as specs does what they say of it, run as it stands."""
 
+import ast
 import contextlib
 import io
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -79,15 +84,79 @@ def test_forms_of_an_encoding_mean_the_same(here: Path):
             assert EncodingSpec.model_validate(yaml.safe_load(form)) == EncodingSpec.parse(text), (text, form)
 
 
-def test_a_run_is_read_from_python_as_the_page_does(here: Path):
-    Path("spec.yaml").write_text(marked("specs.md", "ppl"))
-    said("lpe-eval run spec.yaml", "--out", "first", "-q")
+def executed(*blocks: str) -> str:
+    """What blocks of Python print, run one after the other in one program."""
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
-        exec(marked("python.md", "read") + marked("python.md", "difference"), {})
-    shown = told.getvalue()
+        exec("\n".join(blocks), {"__name__": "page"})
+    return told.getvalue()
+
+
+def test_a_run_is_measured_and_read_from_python_as_the_page_does(here: Path):
+    shown = executed(*(marked("python.md", name) for name in ("measure", "read", "difference")))
     assert "sliding" in shown and "alibi" in shown and "[128, 512]" in shown
     (difference,) = re.findall(r"([+-]\d\.\d{3}) ± \d\.\d{3} nats a token, 100% of the text in common", shown)
     rows = read_run(here / "first").rows
     nats = rows[(rows.metric == "nll_nats") & (rows.protocol == "nonoverlap") & (rows.length == 512)].set_index("model")
     assert float(difference) == pytest.approx(nats.value["alibi"] - nats.value["rope"], abs=6e-4)
+
+
+WORDS = " ".join(f"word{number * number % 91}" for number in range(1200))
+
+
+def test_a_module_in_memory_is_measured_as_the_page_does(here: Path):
+    Path("valid.txt").write_text(WORDS)
+    page: dict[str, Any] = {}
+    exec(marked("python.md", "module"), page)
+    rows = page["run"].rows
+    assert set(rows.model) == {"mean", "alibi"} and set(rows.status) == {"ok"}
+    assert set(rows[rows.model == "mean"].train_length) == {128}
+
+
+def test_a_training_that_measures_itself_ends_with_the_same_weights(here: Path):
+    Path("train.txt").write_text(WORDS)
+    Path("valid.txt").write_text(WORDS[700:])
+    loop = marked("python.md", "loop")
+    training = loop[loop.index("torch.manual_seed") : loop.index("print(")]
+    assert len(training.splitlines()) <= 20
+    quiet = loop.replace("step % 50 == 0", "False").replace(loop[loop.index("print(") :], "")
+    assert "if False:" in quiet
+    weights = []
+    for code in (loop, quiet):
+        page: dict[str, Any] = {}
+        told = io.StringIO()
+        with contextlib.redirect_stdout(told):
+            exec(code, page)
+        weights.append([each.detach().clone() for each in page["model"].parameters()])
+        if code is loop:
+            curve = pd.concat(page["curve"])
+            assert told.getvalue().split()[:4] == ["length", "64", "256", "step"]
+            nats = curve[curve.metric == "nll_nats"].pivot(index="step", columns="length", values="value")
+            assert list(nats.index) == [50, 100, 150, 200] and list(nats.columns) == [64, 256]
+            assert (nats.loc[200] < nats.loc[50]).all()
+    assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
+
+
+def test_a_checkpoint_is_opened_as_the_page_does(here: Path):
+    shown = executed(marked("python.md", "open"))
+    assert "Model('alibi'" in shown and "[" in shown
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(here: Path):
+    book = json.loads((DOCS / "notebook.ipynb").read_text(encoding="utf-8"))
+    assert book["nbformat"] == 4 and all(cell["id"] for cell in book["cells"])
+    program: dict[str, Any] = {"__name__": "__main__"}
+    for cell in book["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        body, value = ast.parse("".join(cell["source"])).body, None
+        shown = body.pop() if isinstance(body[-1], ast.Expr) else None
+        exec(compile(ast.Module(body, []), "cell", "exec"), program)
+        if isinstance(shown, ast.Expr):
+            value = eval(compile(ast.Expression(shown.value), "cell", "eval"), program)
+        # What a notebook shows of it is what was stored when the page was made.
+        stored = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+        assert ("text/html" in stored) == (getattr(value, "_repr_html_", None) is not None)
+        assert not [each for each in cell["outputs"] if each["output_type"] == "error"]
+        if value is not None:
+            assert repr(value) and (getattr(value, "_repr_html_", repr)() if "text/html" in stored else True)

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from lpe_eval.errors import LpeEvalError
 from lpe_eval.plain import Unreadable
 from tests.support.fuzz.checkpoints import checkpoint_readers
+from tests.support.fuzz.foreign import foreign_readers
 from tests.support.fuzz.inputs import Reader
 from tests.support.fuzz.recall import recall_readers
 from tests.support.fuzz.runs import problem_readers, run_readers
@@ -29,6 +30,7 @@ TOTAL = int(os.environ.get("LPE_EVAL_FUZZ", "0"))
 RAN: Counter[str] = Counter()
 ROOMS = (
     spec_readers, reference_readers, checkpoint_readers, text_readers, run_readers, problem_readers, recall_readers,
+    foreign_readers,
 )  # fmt: skip
 
 

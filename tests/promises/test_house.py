@@ -49,6 +49,7 @@ def _path(path: Path) -> str:
 def _is_member(path: Path) -> bool:
     """Members of rooms, and commands, are listed by the program, not by the tree."""
     rooms = {"cli", "commands", "encodings", "attentions", "checkpoints", "corpora", "tokenizers", "problems", "kinds"}
+    rooms |= {"exporters", "importers", "trackers"}
     return path.parent.name in rooms
 
 

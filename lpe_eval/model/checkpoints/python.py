@@ -28,6 +28,8 @@ Choices:
     * A run opens the model twice: for its name, tokenizer and digest, and to measure it; and once more for
       a function `encode`. The digest is over the source file, the settings and the module's weights, so a
       factory that draws weights without a seed is another model each time, and is not measured.
+    * An object of a running program, which `lpe_eval.ppl` lends under the address `<NAME>`, is never moved: whoever
+      lends it gives one that suits the device and the type of the run.
 """
 
 from collections.abc import Sequence
@@ -38,7 +40,7 @@ import torch
 from lpe_eval.model.checkpoint import CheckpointFormat, LoadOptions, Peek
 from lpe_eval.model.foreign.own_model import OwnModel
 from lpe_eval.model.language_model import LanguageModel
-from lpe_eval.own_code import calling
+from lpe_eval.own_code import calling, is_lent
 
 
 class Python(CheckpointFormat):
@@ -54,7 +56,8 @@ class Python(CheckpointFormat):
 
     @classmethod
     def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
-        facts = cls.load(path, options._replace(device=torch.device("cpu"))).facts
+        there = options if is_lent(str(path)) else options._replace(device=torch.device("cpu"))
+        facts = cls.load(path, there).facts
         return Peek(facts.name, facts.tokenizer, facts.digest)
 
     @classmethod

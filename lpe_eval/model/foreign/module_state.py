@@ -12,6 +12,7 @@ Choices:
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 _LARGEST = 1 << 24
@@ -93,5 +94,13 @@ def _put_back(module: nn.Module, buffers: dict[str, _Buffer]) -> None:
         del now[name]
     for name, (tensor, copy) in buffers.items():
         now[name] = tensor
-        if tensor is not None and copy is not None:
+        # What is equal is not written to: a training that has used it for its next gradient would not forgive that.
+        if tensor is not None and copy is not None and not _equal(tensor, copy):
             tensor.copy_(copy)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    try:
+        return torch.equal(one, other)
+    except (NotImplementedError, RuntimeError):  # of a type, or on a device, that compares nothing
+        return False

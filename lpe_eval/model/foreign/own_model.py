@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -51,7 +52,7 @@ class OwnModel(LanguageModel):
             model, encode = model
         self.model: Any = model
         self.device, self.dtype = options.device, options.dtype
-        self._where = made.target.where
+        self._where, self._lent = made.target.where, made.lent
         split = callable(inspect.getattr_static(type(model), "hidden", None)) and callable(getattr(model, "head", None))
         if not split and not callable(model):
             raise CheckpointError(
@@ -133,10 +134,14 @@ class OwnModel(LanguageModel):
     def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
         if not self._split:
             return hidden
-        with told(self._where, "fails in head(states)"):
+        with told(self._where, "fails in head(states)"), _kept_apart(self._lent):
             return self.model.head(hidden)
 
     def _states(self, tokens: Int[Tensor, "b t"]) -> Tensor:
+        with _kept_apart(self._lent):
+            return self._made(tokens.clone() if self._lent else tokens)
+
+    def _made(self, tokens: Int[Tensor, "b t"]) -> Tensor:
         if self._state is not None:
             self._state.restore()
         what = f"{self._where}: {'hidden(tokens)' if self._split else 'the model'}"
@@ -219,6 +224,19 @@ class OwnModel(LanguageModel):
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise CheckpointError(f"{self._where}: the attribute {name} must be of type {kind.__name__}, not {value!r}")
         return value
+
+
+@contextmanager
+def _kept_apart(lent: bool) -> Iterator[None]:
+    """Inside, what a module keeps of a pass can be trained with, if it is `lent`.
+
+    Tensors of PyTorch's inference mode cannot, and a module may keep a table of angles that it made in its first pass.
+    """
+    if not lent:
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _takes_text(encode: Callable[..., Any]) -> bool:

@@ -32,12 +32,12 @@ class Placed:
     def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self._dtype = dtype
         for parameter in module.parameters():
-            if _may_change(parameter) and parameter.dtype != dtype:
+            if may_change(parameter) and parameter.dtype != dtype:
                 parameter.data = parameter.data.to(dtype)
         for buffer in _buffers(module):
             if device.type == "mps" and buffer.tensor.dtype == torch.float64:
                 setattr(buffer.owner, buffer.name, buffer.tensor.float())
-            elif _may_change(buffer.tensor) and buffer.tensor.dtype.itemsize < dtype.itemsize:
+            elif may_change(buffer.tensor) and buffer.tensor.dtype.itemsize < dtype.itemsize:
                 setattr(buffer.owner, buffer.name, buffer.tensor.to(dtype))
         module.to(device).eval()
         for each in module.modules():
@@ -46,7 +46,7 @@ class Placed:
                 each.flatten_parameters()
         self._kept: dict[str, list[_Buffer]] = {}
         for buffer in _buffers(module):
-            if _may_change(buffer.tensor) and buffer.tensor.dtype != dtype:
+            if may_change(buffer.tensor) and buffer.tensor.dtype != dtype:
                 self._kept.setdefault(buffer.name, []).append(buffer)
         self._cast: set[str] = set()
 
@@ -98,7 +98,17 @@ class Placed:
             setattr(each.owner, each.name, each.tensor)
 
 
-def _may_change(tensor: Tensor) -> bool:
+def suits(module: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a module is placed already, so that `Placed` changes nothing of it but its mode."""
+    tensors = [*module.parameters(), *module.buffers()]
+    there = all(each.device == torch.empty(0, device=device).device for each in tensors)
+    typed = all(each.dtype == dtype for each in module.parameters() if may_change(each))
+    wide = all(each.dtype.itemsize >= dtype.itemsize for each in module.buffers() if may_change(each))
+    return there and typed and wide
+
+
+def may_change(tensor: Tensor) -> bool:
+    """Whether its type may follow that of the run."""
     return tensor.is_floating_point() and tensor.dtype.itemsize > 1
 
 

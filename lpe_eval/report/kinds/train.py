@@ -8,8 +8,10 @@ from pathlib import Path
 
 from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.plain import Unreadable, read_plain
+from lpe_eval.records import Point
 from lpe_eval.report.folders.folder import Layout
 from lpe_eval.report.folders.train import LAYOUT, read_log
+from lpe_eval.report.frames import UNFIT
 from lpe_eval.report.kind import Found, Kind
 from lpe_eval.report.page.parts import Chart, HeatMap
 from lpe_eval.report.stored_rows import Stored
@@ -18,6 +20,9 @@ from lpe_eval.report.tables.train import losses
 from lpe_eval.screen import Table
 from lpe_eval.spec.train_spec import TrainSpec
 from lpe_eval.text_tables import TRAINING
+
+_LOG = "training.csv"
+_DAMAGED = "{} is damaged; train once more in another folder"
 
 
 class Training(Kind):
@@ -53,15 +58,22 @@ class Training(Kind):
 
     @classmethod
     def values(cls, found: Found) -> list[Table]:
-        path = found.path / "training.csv"
-        try:
-            lines = list(csv.DictReader(io.StringIO(read_plain(path)))) if path.exists() else []
-        except (Unreadable, csv.Error) as error:
-            raise OutputError(f"{path} {error}") from error
+        lines = _log(found)
         try:
             return [losses(lines)]
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise OutputError(f"{path} is damaged; train once more in another folder") from error
+        except UNFIT as error:
+            raise OutputError(_DAMAGED.format(found.path / _LOG)) from error
+
+    @classmethod
+    def points(cls, found: Found) -> list[Point]:
+        curves = ("train_nll_nats", "valid_nll_nats", "gradient_norm", "learning_rate")
+        try:
+            return [
+                Point("step", int(line["step"]), {name: float(line[name]) for name in curves if line[name]})
+                for line in _log(found)
+            ]
+        except UNFIT as error:
+            raise OutputError(_DAMAGED.format(found.path / _LOG)) from error
 
     @classmethod
     def charts(cls, folders: Sequence[Found]) -> list[Chart | HeatMap]:
@@ -70,3 +82,11 @@ class Training(Kind):
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
         raise SpecError(f"{folders[0].path} holds a training, of which there is no figure; measure its checkpoint")
+
+
+def _log(found: Found) -> list[dict[str, str]]:
+    path = found.path / _LOG
+    try:
+        return list(csv.DictReader(io.StringIO(read_plain(path)))) if path.exists() else []
+    except (Unreadable, csv.Error) as error:
+        raise OutputError(f"{path} {error}") from error
