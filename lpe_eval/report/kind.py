@@ -176,6 +176,7 @@ class Kind:
         """
         return None
 
+    @classmethod
     def points(cls, found: Found) -> list[Point]:
         """What came out as curves, for a tracker: one over the lengths for each model and metric, and whatever else
         tells rows apart."""
