@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lpe_eval.cli import app
+from tests.support.hostile_runs import hostile_run
 from tests.support.page_reader import PageReader
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,23 @@ def test_what_is_no_page_or_no_run_is_told(tmp_path: Path):
     assert "cannot write" in said(RELEASED, "--out", tmp_path / "file" / "a.html", code=1)
     told = said(RELEASED, "--baseline", "released-che", "--out", tmp_path / "a.html", code=2)
     assert "no row to compare" in told and not (tmp_path / "a.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "sentence"),
+    [
+        ("rows.csv", ",512,512,", ",0,0,", "a table holds numbers that this program did not write"),
+        ("provenance.json", '"seconds": ', '"seconds": "soon", "was": ', "that this program did not write"),
+    ],
+)
+def test_a_damaged_run_is_one_sentence(tmp_path: Path, file: str, old: str, new: str, sentence: str):
+    pytest.importorskip("vl_convert", reason="the extra `report` is not installed")
+    run = hostile_run(RELEASED, tmp_path / "run", ("alibi", "rope", "nope", "t5"))
+    text = (run / file).read_text(encoding="utf-8")
+    assert old in text
+    (run / file).write_text(text.replace(old, new), encoding="utf-8")
+    assert sentence in said(run, "--out", tmp_path / "a.html", code=1)
+    assert not (tmp_path / "a.html").exists()
 
 
 @pytest.mark.slow

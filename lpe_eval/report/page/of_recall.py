@@ -44,7 +44,10 @@ def _against_length(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
     lines = lines_of(names)
     views = [View(metric.replace("_", " "), _VIEWS[metric]) for metric in metrics]
     points = points_of(seen, [line.name for line in lines], panels)
-    told = [f"{BANDS}; 0 nats is no recall", "of `repeat` against the distance of what is repeated, else the length"]
+    told = [
+        f"{BANDS}; 0 nats is no recall",
+        "a repeated passage is drawn against its distance, everything else against the length",
+    ]
     marks = marks_of(whole, "task")
     return [
         Chart("How much is recalled from far away", told, "model", "test", panels, views, lines,

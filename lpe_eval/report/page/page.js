@@ -40,7 +40,9 @@ function chart(figure) {
         shown.has(point.line) && point.panel === panel && views[point.view] === view && (!log || point.y > 0),
     );
     const next = structuredClone(spec);
-    next.datasets = { points: own, marks: own.length ? marks.filter((mark) => mark.panel === panel) : [] };
+    const least = Math.min(...own.map((point) => point.x));
+    const beside = marks.map((mark) => ({ ...mark, first: mark.x <= least }));
+    next.datasets = { points: own, marks: own.length ? beside.filter((mark) => mark.panel === panel) : [] };
     const { x, y } = next.layer[0].encoding;
     const places = [...own, ...next.datasets.marks].map((point) => point.x);
     const ends = own.flatMap((point) => [point.y, point.low ?? point.y, point.high ?? point.y]);

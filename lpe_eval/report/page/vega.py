@@ -78,17 +78,18 @@ def specification(chart: Chart) -> dict[str, Any]:
     # What is pointed at is larger than what is seen, for fingers.
     reach = {"mark": {"type": "point", "filled": True, "size": 350, "opacity": 0, "clip": True}, "encoding": told}
     place = {"x": {"field": "x", "type": "quantitative"}}
-    marks = {
-        "data": {"name": "marks"},
-        "layer": [
-            {"mark": {"type": "rule", "color": "var(--soft)", "strokeDash": [4, 3]}, "encoding": place},
-            {
-                "mark": {"type": "text", "angle": 270, "align": "right", "baseline": "bottom", "dx": -4, "dy": -3,
-                         "fontSize": 11, "color": "var(--soft)"},
-                "encoding": {**place, "y": {"value": 0}, "text": {"field": "text"}},
-            },
-        ],
-    }  # fmt: skip
+    rule = {"mark": {"type": "rule", "color": "var(--soft)", "strokeDash": [4, 3]}, "encoding": place}
+    # Words stand on the left of a mark, and on the right of one beside the axis.
+    words = [
+        {
+            "transform": [{"filter": f"datum.first === {'true' if first else 'false'}"}],
+            "mark": {"type": "text", "angle": 270, "align": "right", "baseline": "top" if first else "bottom",
+                     "dx": -4, "dy": 3 if first else -3, "fontSize": 11, "color": "var(--soft)"},
+            "encoding": {**place, "y": {"value": 0}, "text": {"field": "text"}},
+        }
+        for first in (False, True)
+    ]  # fmt: skip
+    marks = {"data": {"name": "marks"}, "layer": [rule, *words]}
     return {
         "description": f"{chart.title}. The tables of this page have every value.",
         "width": "container",
