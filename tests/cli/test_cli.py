@@ -50,7 +50,24 @@ def test_help_groups_commands_and_names_every_exit_code():
 
 @pytest.mark.parametrize(
     "command",
-    ["ppl", "recall", "compare", "speed", "train", "run", "plot", "list", "inspect", "bias", "convert", "diff", "init"],
+    [
+        *(
+            "ppl",
+            "recall",
+            "compare",
+            "speed",
+            "train",
+            "run",
+            "plot",
+            "list",
+            "inspect",
+            "bias",
+            "convert",
+            "diff",
+            "init",
+        ),
+        *("merge", "slurm"),
+    ],
 )
 def test_every_command_and_every_flag_has_help(command: str):
     import typer.main
@@ -72,6 +89,7 @@ def test_the_flags_of_ppl_are_these():
         "--as-published", "--out", "-o", "--overwrite", "--seed", "--dry-run", "--quiet", "-q", "--baseline",
         "--deterministic", "--subset", "--streaming", "--token-dtype", "--allow-leak", "--remap",
         "--keep-tokens", "--key-tokens", "--key-gain", "--key-loss", "--key-short", "--key-weighting",
+        "--shard", "--engine", "--workers", "--gpus-per-worker", "--cpus-per-worker",
     }  # fmt: skip
     assert wanted == flags - {"--help", "-h"}
 
