@@ -30,6 +30,7 @@ from lpe_eval.shard import shares
 from lpe_eval.spec.fingerprint import spec_text
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
+from lpe_eval.spec.tasks import read_task
 from lpe_eval.table import BLOCK_TARGETS, BlockSum, CellKey, Facts, PositionSum
 
 _PROTOCOL = ProtocolSpec.model_validate({"name": "nonoverlap"})
@@ -47,7 +48,7 @@ def main() -> None:
     models = [f"model-{number}" for number in range(given.models)]
     with tempfile.TemporaryDirectory(dir=".") as folder:
         out = Path(folder) / "out"
-        began = time.perf_counter()
+        began = _now()
         plans = list(_plans(models, lengths, given.windows))
         long = long_lengths(plans, lambda length: 16384)
         pieces = [
@@ -61,7 +62,8 @@ def main() -> None:
         shared = SharedPlan("ppl", "drawn", pieces, {"key_spans": None})
         count = sum(map(len, long.values()))
         began = _told("planning", began, count)
-        spec = PerplexitySpec.model_validate({"models": models, "lengths": lengths, "max_tokens": 1 << 25})
+        changes = {"models": models, "lengths": lengths, "protocols": [{"name": "nonoverlap"}]}
+        spec = PerplexitySpec.model_validate(PerplexitySpec.of_task(read_task("python-stdlib"), changes))
         draw, size = np.random.default_rng(0), 0
         with open_run(out, spec_text(spec), "drawn", sharing=Sharing(shared, "1-of-1")) as run:
             for name, plan in plans:
@@ -102,12 +104,19 @@ def _drawn(key: CellKey, part: Part, draw: np.random.Generator) -> PartSums:
     return PartSums(part.name, _FACTS, "flash", "ok", "", "", 1024.0, 16384, (cell,))
 
 
-def _told(what: str, began: float, count: int) -> float:
-    now = time.perf_counter()
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _told(what: str, began: tuple[float, float], count: int) -> tuple[float, float]:
+    wall, used = (now - then for now, then in zip(_now(), began, strict=True))
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    print(f"{what:9} {count} parts: {now - began:6.1f} s, at most {peak:.0f} MiB so far", flush=True)
-    return time.perf_counter()
+    print(
+        f"{what:9} {count} parts: {wall:6.1f} s, {used:6.1f} of the processor, at most {peak:.0f} MiB so far",
+        flush=True,
+    )
+    return _now()
 
 
 if __name__ == "__main__":

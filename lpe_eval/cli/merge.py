@@ -30,8 +30,14 @@ def merge(
     missing is told, and tables are made of the rest; run the missing shards again, then merge again.
     """
     with sentence_for_errors():
+        from contextlib import ExitStack
+
         from lpe_eval import console
         from lpe_eval.commands import merge as merging
+        from lpe_eval.storage import staged
 
         tell = (lambda sentence: None) if quiet else console.note
-        show_outcome(merging.merge(folders, out, tell), {}, tell)
+        with ExitStack() as stored:
+            here = [stored.enter_context(staged(each)) or each for each in folders]
+            target = stored.enter_context(staged(out))
+            show_outcome(merging.merge(here, target, tell), {}, tell)

@@ -47,6 +47,14 @@ def run_spec(
     from functools import partial
 
     from lpe_eval import console
+    from lpe_eval.storage import address_of, staged
+
+    if (address := address_of(out)) is not None:
+        with staged(out) as folder:
+            run_spec(spec, folder, overwrite, quiet, baselines, device, jobs, shard, engine)
+            if not quiet:
+                console.note(f"stored at {address}")
+        return
     from lpe_eval.commands import compare
     from lpe_eval.measure.denormals import denormals_as_zero
     from lpe_eval.model.foreign.library_log import repeats_left_out

@@ -15,7 +15,7 @@ from lpe_eval.cli import app
 from lpe_eval.engine import Engine, parse_engine, run_on, shard_files
 from lpe_eval.errors import SpecError
 from lpe_eval.spec.ppl_spec import PerplexitySpec
-from lpe_eval.spec.tasks import load_yaml
+from lpe_eval.spec.tasks import load_yaml, read_task
 from tests.support.che_runs import no_bar
 from tests.support.runs_to_end import che, furnished, ppl
 
@@ -46,7 +46,8 @@ def test_flags_that_do_not_go_with_an_engine_are_refused():
 
 
 def test_what_a_shard_cannot_do_comes_back_as_a_sentence(tmp_path: Path):
-    content = {"kind": "ppl", "models": ["./nothing"], "lengths": [32], "max_tokens": 300}
+    fields = PerplexitySpec.of_task(read_task("python-stdlib"), {"models": ["./nothing"], "lengths": [32]})
+    content = PerplexitySpec.model_validate(fields).model_dump(mode="json")
     files, error, code = shard_files(content, 1, 2, {}, str(tmp_path))
     assert (files, code) == ({}, 2) and "nothing" in error
 

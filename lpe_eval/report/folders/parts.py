@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ class PartStore:
             OutputError: it cannot be written.
         """
         path = self.path(sums.name)
-        content = {"schema": table.SCHEMA, "run": self._run, **asdict(sums)}
+        content = {"schema": table.SCHEMA, "run": self._run, **vars(sums), "facts": vars(sums.facts)}
         text = printable(json.dumps(content, ensure_ascii=False))
         try:
             self._folder.mkdir(exist_ok=True)
