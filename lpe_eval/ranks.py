@@ -127,7 +127,8 @@ def _wait(directory: Path, shard: Shard, before: dict[int, int], files: Sequence
 
 
 def _is_gone(said: dict[str, Any]) -> bool:
-    if said.get("host") != platform.node():
+    # On Windows a signal 0 is Ctrl-C.
+    if said.get("host") != platform.node() or os.name == "nt":
         return False
     try:
         os.kill(int(said["pid"]), 0)

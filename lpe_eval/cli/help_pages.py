@@ -56,6 +56,7 @@ _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
         "The array": ("array", "at_once", "gpus", "cpus", "mem", "time", "partition", "sbatch", "setup"),
         _OUTPUT: ("submit",),
     },
+    "watch": {"What is watched": ("every", "once", "last_step"), _OUTPUT: ("out", "quiet")},
     "show": {_OUTPUT: ("cite", "spec", "over_seeds")},
     "speed": {
         "What is timed": ("encoding", "lengths", "mode", "rounds", "batch_tokens"),
@@ -88,6 +89,10 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "merge": (
         ("four shards that shared a folder", "lpe-eval merge results/sweep"),
         ("shards of several machines", "lpe-eval merge node-1 node-2 --out results/sweep"),
+    ),
+    "watch": (
+        ("checkpoints of a training as they appear", "lpe-eval watch runs/mine --lengths 512,8192 --out steps"),
+        ("those that are there, on your own text", "lpe-eval watch runs/mine --once --data books --max-tokens 50000"),
     ),
     "slurm": (
         ("print a job array of 16 shards, and its merging job",

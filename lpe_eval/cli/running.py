@@ -53,7 +53,7 @@ def run_spec(
         with staged(out) as folder:
             run_spec(spec, folder, overwrite, quiet, baselines, device, jobs, shard, engine)
             if not quiet:
-                console.note(f"stored at {address}")
+                console.note(f"stored at {address}" + ("" if shard is None else ", which is what to give to merge"))
         return
     from lpe_eval.commands import compare
     from lpe_eval.measure.denormals import denormals_as_zero

@@ -238,7 +238,7 @@ def _columns() -> Rows:
         "by_position.parquet": table.BY_POSITION, "speed.csv": table.SPEED, "che.csv": table.CHE,
         "by_string.parquet": table.BY_STRING, **text_tables.DERIVED, "by_token/*.parquet": text_tables.TOKENS,
         "recall.csv": RECALL, f"{EFFECTIVE_LENGTH} of recall": EFFECTIVE, "bias.csv": bias_tables.BIAS,
-        "by_distance.parquet": bias_tables.BY_DISTANCE,
+        "by_distance.parquet": bias_tables.BY_DISTANCE, "steps.csv": text_tables.BY_STEP,
     }  # fmt: skip
     found: dict[str, list[str]] = {}
     first: dict[str, Column] = {}

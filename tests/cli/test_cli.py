@@ -66,7 +66,7 @@ def test_help_groups_commands_and_names_every_exit_code():
             "diff",
             "init",
         ),
-        *("merge", "slurm"),
+        *("merge", "slurm", "watch"),
     ],
 )
 def test_every_command_and_every_flag_has_help(command: str):

@@ -1,5 +1,6 @@
 """A run on Ray: what is asked of a cluster, and with a real one on this machine the bytes of one process."""
 
+import ast
 import json
 import os
 import signal
@@ -43,6 +44,15 @@ def test_flags_that_do_not_go_with_an_engine_are_refused():
     assert "--engine" in told(["ppl", "-m", "alibi", "--engine", "ray"], code=2)
     assert "--shard" in told(["ppl", "-m", "alibi", "--out", "x", "--engine", "ray", "--shard", "1/2"], code=2)
     assert "belong to --engine" in told(["ppl", "-m", "alibi", "--workers", "3"], code=2)
+
+
+def test_packages_of_extras_are_imported_only_where_they_are_asked_for():
+    extras = {"ray", "fsspec", "s3fs", "gcsfs", "accelerate"}
+    for path in (Path(__file__).parents[2] / "lpe_eval").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.partition(".")[0] for name in names} & extras, path
 
 
 def test_what_a_shard_cannot_do_comes_back_as_a_sentence(tmp_path: Path):

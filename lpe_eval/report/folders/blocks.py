@@ -7,21 +7,23 @@ import pandas as pd
 
 from lpe_eval.table import BlockSum
 
+_CELL = ("model", "protocol", "length", "stride")
+
 
 def blocks_of(by_document: pd.DataFrame) -> dict[tuple, list[BlockSum]]:
-    """The sums of `by_document.parquet`, by the cell that they are of."""
+    """The sums of `by_document.parquet`, by the cell that they are of.
+
+    Column by column: a mapping for each row would need several times the memory and the time, of what may be millions.
+    """
     found: dict[tuple, list[BlockSum]] = {}
-    for record in by_document.to_dict("records"):
-        found.setdefault(cell_of(record), []).append(
-            BlockSum(
-                str(record["document"]),
-                str(record["digest"]),
-                int(record["block"]),
-                float(record["nll_nats"]),
-                int(record["n_tokens"]),
-                int(record["n_bytes"]),
-                int(record["n_nonfinite"]),
-            )
+    cells, sums = ([by_document[name].tolist() for name in names] for names in (_CELL, BlockSum._fields))
+    for (model, protocol, length, stride), values in zip(
+        zip(*cells, strict=True), zip(*sums, strict=True), strict=True
+    ):
+        key = str(model), str(protocol), int(length), None if stride is None or stride is pd.NA else int(stride)
+        document, digest, block, nats, *counts = values
+        found.setdefault(key, []).append(
+            BlockSum(str(document), str(digest), int(block), float(nats), *(int(each) for each in counts))
         )
     return found
 

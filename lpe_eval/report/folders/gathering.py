@@ -115,17 +115,17 @@ def joined_provenance(folder: Path) -> dict[str, Any]:
             known = models.setdefault(name, dict(facts))
             if not known.get("opened"):
                 known["opened"] = facts.get("opened")
-    starts: list[dict[str, Any]] = []
+    starts: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, each in [("", before), *shards.items()]:
         for start in each.get("starts", []):
             there = start.get("environment", each.get("environment"))
             told = {key: value for key, value in start.items() if key != "environment"}
             told |= {"shard": name.replace("-of-", "/")} if name else {}
             told |= {} if there in (None, first.get("environment")) else {"environment": there}
-            if told not in starts:
-                starts.append(told)
+            # One that was merged before may have gone on since.
+            starts[told.get("shard"), told.get("began"), str(told.get("argv"))] = told
     paths = [path for each in [*shards.values(), before] for path in each.get("attention", [])]
-    return {**first, "models": models, "attention": list(dict.fromkeys(paths)), "starts": starts}
+    return {**first, "models": models, "attention": list(dict.fromkeys(paths)), "starts": list(starts.values())}
 
 
 def _files(folder: Path, pattern: str) -> Iterable[Path]:
