@@ -5,6 +5,7 @@ at a length and whose values are made of items hands its cells to `run_cells`, a
 kills, resuming, provenance, tables, figures, comparison and baselines.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,18 +16,23 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 import lpe_eval
-from lpe_eval.errors import LengthError, one_sentence
+from lpe_eval.errors import LengthError, SpecError, one_sentence
 from lpe_eval.measure.determinism import is_not_deterministic
-from lpe_eval.measure.device import pick_device
+from lpe_eval.measure.device import device_of_rank, pick_device
 from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import Account, publishable_name, run_facts
+from lpe_eval.measure.sharing import own_parts
 from lpe_eval.out_of_memory import out_of_memory
-from lpe_eval.records import Cell, ItemCell, ItemKey, key_of
+from lpe_eval.ranks import Others, together
+from lpe_eval.records import Cell, ItemCell, ItemKey, Piece, key_of
 from lpe_eval.registry import KINDS
-from lpe_eval.report.folders.items import ItemFolder
+from lpe_eval.report.folders.gathering import joined_provenance
+from lpe_eval.report.folders.items import ItemFolder, flat_key
+from lpe_eval.report.folders.shared import SharedPlan, Sharing
 from lpe_eval.report.gate.comparable import PlannedRow, item_row
 from lpe_eval.report.kind import open_folder
 from lpe_eval.screen import Table
+from lpe_eval.shard import Shard
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.table import SCHEMA, Facts
 
@@ -44,6 +50,7 @@ class Settings(NamedTuple):
         refuse: takes the rows that will be measured before anything is; raises where a comparison that was asked for
             can never be made.
         draw: whether figures are drawn.
+        shard: which part of the work this process does; None where it does all.
     """
 
     out: Path | None
@@ -54,6 +61,23 @@ class Settings(NamedTuple):
     jobs: int | None = None
     refuse: Callable[[Sequence[PlannedRow]], None] = lambda planned: None
     draw: bool = True
+    shard: Shard | None = None
+
+    def device_of(self, name: str) -> str:
+        """The device that this process means by a name."""
+        return device_of_rank(name, None if self.shard is None else self.shard.local)
+
+    def sharing(self, plan: SharedPlan) -> Sharing | None:
+        """How this process takes part in a run; None where it does all of it.
+
+        Raises:
+            SpecError: shards would discard what others did.
+        """
+        if self.shard is None:
+            return None
+        if self.overwrite:
+            raise SpecError("--overwrite: a shard would discard what others did; remove the folder before you start")
+        return Sharing(plan, f"{self.shard.number}-of-{self.shard.total}")
 
     def folder(self, name: str) -> Path:
         """Where the results go."""
@@ -68,12 +92,34 @@ class Outcome(NamedTuple):
         notes: where to look, and what to do next.
         failed: a sentence where some cells have no value by accident; "" where none.
         misfit: a sentence where something that was asked for cannot be; "" where nothing.
+        merged: whether the tables are there; of a shard they are not.
     """
 
     folder: Path
     notes: Sequence[str] = ()
     failed: str = ""
     misfit: str = ""
+    merged: bool = True
+
+
+class Merged(NamedTuple):
+    """What merging shards gives: an outcome, and what is missing of the plan, in words."""
+
+    outcome: Outcome
+    missing: Sequence[str]
+
+
+def share_done(settings: Settings, directory: Path, lost: int) -> Outcome:
+    """What a shard leaves behind: no tables yet.
+
+    Args:
+        settings: of the shard.
+        directory: of the run.
+        lost: how many of its cells have no value.
+    """
+    sentence = f"shard {settings.shard} is done; once all are: lpe-eval merge {shlex.quote(str(directory))}"
+    failed = f"{lost} of the cells or parts of shard {settings.shard} have no value; merging tells why" if lost else ""
+    return Outcome(directory, [sentence], failed, merged=False)
 
 
 class Estimate(NamedTuple):
@@ -146,54 +192,80 @@ def run_cells(
             for metric in kind.judged_metrics(key)
         ]
     )  # fmt: skip
+    work = {key_of(each.name, cell): each.work[cell] for each in models for cell in each.work}
+    pieces = [Piece(key.model, key.length, [flat_key(key)], [None], 1, "", [work[key]]) for key in order]
+    own = None if settings.shard is None else own_parts(pieces, settings.shard)
+    mine = order if own is None else [key for key, numbers in zip(order, own, strict=True) if numbers]
     with ItemFolder(
         settings.folder(f"{kind.name}-{run}"), kind.name, run, spec_text(spec), settings.overwrite, kind.columns,
-        kind.further, kind.made,
+        kind.further, kind.made, settings.sharing(SharedPlan(kind.name, run, pieces)),
     ) as folder:  # fmt: skip
         earlier = folder.earlier_provenance()
         account = Account(pick_device(common.device), earlier)
-        measured, collected = 0, 0.0
+        measured, lost, collected = 0, 0, 0.0
 
         def write_provenance() -> None:
             known = {name: facts.get("opened") for name, facts in earlier.get("models", {}).items()} | dict(opened)
             told = {name: {**facts, **({"opened": known[name]} if known.get(name) else {})}
                     for name, facts in facts_of.items()}  # fmt: skip
             paths = [each["attention"] for each in known.values() if each]
-            facts = run_facts(
-                kind.name, run, models=told, seeds={"seed": common.seed}, dtype=common.dtype, attention=paths, **more
-            )
+            facts = run_facts(kind.name, run, models=told, seeds={"seed": common.seed}, dtype=common.dtype,
+                              attention=paths, **more)  # fmt: skip
             folder.write_provenance(account.provenance(facts, cells=measured))
 
         def collect() -> None:
             nonlocal collected
-            folder.collect(order)
+            if not folder.shared:
+                folder.collect(order)
             write_provenance()
             collected = time.monotonic()
 
         done = folder.done()
-        if done & set(order):
-            sentence = f"{len(done & set(order))} of {len(order)} cells; they are not measured again"
-            settings.tell(f"{folder.directory} already holds {sentence}")
+        if held := len(done & set(order)):
+            settings.tell(f"{folder.directory} already holds {held} of {len(order)} cells; they are not measured again")
         collect()
-        left = {each.name: [cell for cell in each.work if key_of(each.name, cell) not in done] for each in models}
-        total = sum(each.work[cell] for each in models for cell in left[each.name])
-        with settings.progress(total, "tokens") as advance:
+        wanted = set(mine) - done
+        left = {each.name: [cell for cell in each.work if key_of(each.name, cell) in wanted] for each in models}
+        others = Others([(folder.cell_file(flat_key(key)), work[key]) for key in set(order) - set(mine)])
+        with together(
+            settings.progress, settings.shard, folder.directory, sum(map(work.__getitem__, wanted)), "tokens", others
+        ) as advance:
             try:
                 for each in models:
                     for cell in _cells(each, left[each.name], common, measure, kind.metrics, advance):
                         folder.save(cell)
-                        measured += 1
+                        measured, lost = measured + 1, lost + (cell.status in ("failed", "error"))
                         if time.monotonic() - collected >= _COLLECTED_EVERY:
                             collect()
             finally:
                 collect()
-        found = open_folder(folder.directory)
-        folder.add(kind.further_files(found))
-        if settings.draw:
-            kind.draw([found], folder.directory / "figures")
-        failed = sum(row["status"] in ("failed", "error") for row in found.rows)
+        if folder.shared:
+            return share_done(settings, folder.directory, lost)
+        return outcome_of_items(folder, settings.draw)
+
+
+def merged_items(directory: Path, plan: SharedPlan, text: str) -> Merged:
+    """Makes the tables of a run of items from what shards left in its folder; `commands/merge.py` has the contract."""
+    kind = KINDS.load(plan.kind)
+    shape = kind.columns, kind.further, kind.made
+    with ItemFolder(directory, kind.name, plan.run, text, False, *shape, Sharing(plan, "")) as folder:
+        order = [key_of(model, (length, *further) if further else length) for model, length, *further in plan.order]
+        held = set(folder.cells([]))
+        folder.collect(order)
+        folder.write_provenance(joined_provenance(directory))
+        missing = [" ".join(map(str, flat_key(key))) for key in order if flat_key(key) not in held]
+        return Merged(outcome_of_items(folder), missing)
+
+
+def outcome_of_items(folder: ItemFolder, draw: bool = True) -> Outcome:
+    """What follows from the tables of a run of items is made, and told."""
+    found = open_folder(folder.directory)
+    folder.add(found.kind.further_files(found))
+    if draw:
+        found.kind.draw([found], folder.directory / "figures")
+    failed = sum(row["status"] in ("failed", "error") for row in found.rows)
     sentence = f"{failed} of the values are missing; their notes stand below the table" if failed else ""
-    return Outcome(folder.directory, [f"rows: {folder.directory / kind.table()}"], sentence)
+    return Outcome(folder.directory, [f"rows: {folder.directory / found.kind.table()}"], sentence)
 
 
 def _cells(

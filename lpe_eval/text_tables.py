@@ -99,3 +99,8 @@ DERIVED: dict[str, tuple[Column, ...]] = {
 
 KEY_SPANS = "key_tokens.jsonl"
 """Where the key tokens that a model chose are told, as spans of documents in bytes."""
+
+STEP = Column("step", "Int64", "steps", "training steps of a checkpoint: the last number in the name of its folder")
+
+BY_STEP: tuple[Column, ...] = (STEP, *table.ROWS)
+"""`steps.csv`: the rows of all checkpoints that `watch` measured."""

@@ -8,13 +8,13 @@ Exit codes: 0 fine, 1 failure, 2 usage or config, 3 regression, 4 some cells fai
 import os
 import sys
 
-from lpe_eval.cli import init, doctor, ppl, che, recall, compare, speed, run, train, convert  # isort: skip
-from lpe_eval.cli import plot, report, inspect, bias, list, show, diff, export  # isort: skip
+from lpe_eval.cli import init, doctor, ppl, che, recall, merge, slurm, watch, compare, speed, run, train  # isort: skip
+from lpe_eval.cli import convert, plot, report, inspect, bias, list, show, diff, export  # isort: skip
 from lpe_eval.cli.app import app
 
 __all__ = [
-    "app", "bias", "che", "compare", "convert", "diff", "doctor", "export", "init", "inspect", "list", "main", "plot",
-    "ppl", "recall", "report", "run", "show", "speed", "train",
+    "app", "bias", "che", "compare", "convert", "diff", "doctor", "export", "init", "inspect", "list", "main", "merge",
+    "plot", "ppl", "recall", "report", "run", "show", "slurm", "speed", "train", "watch",
 ]  # fmt: skip
 
 

@@ -91,6 +91,21 @@ LogTo = Annotated[
         autocompletion=completion.trackers,
     ),
 ]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        help="Do one share of the work, 2/8, beside other processes in one --out; slurm: of a job array. Then: merge.",
+    ),
+]
+EngineName = Annotated[
+    str | None, typer.Option("--engine", help="Share the work out on Ray: ray, or ray://HOST:PORT of a cluster.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="--engine: shards at a time. Default: what there is room for.")
+]
+WorkerGpus = Annotated[float, typer.Option("--gpus-per-worker", help="--engine: GPUs of each worker; 0.5 shares one.")]
+WorkerCpus = Annotated[float, typer.Option("--cpus-per-worker", help="--engine: processors of each worker.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done and about how long it would take; write nothing.")
 ]

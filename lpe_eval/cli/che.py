@@ -6,9 +6,23 @@ from typing import Annotated, Any
 import typer
 
 from lpe_eval.cli import completion
-from lpe_eval.cli.app import MEASURE, Baseline, Device, DryRun, LogTo, Overwrite, Quiet, app
+from lpe_eval.cli.app import (
+    MEASURE,
+    Baseline,
+    Device,
+    DryRun,
+    EngineName,
+    LogTo,
+    Overwrite,
+    Quiet,
+    ShardOf,
+    WorkerCpus,
+    WorkerGpus,
+    Workers,
+    app,
+)
 from lpe_eval.cli.models import encoders
-from lpe_eval.cli.running import foresee, run_spec
+from lpe_eval.cli.running import asked_engine, foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
@@ -65,6 +79,11 @@ def che(
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/che-<id>."),
     ] = None,
     overwrite: Overwrite = False,
+    shard: ShardOf = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    gpus_per_worker: WorkerGpus = 0.0,
+    cpus_per_worker: WorkerCpus = 1.0,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     log_to: LogTo = None,
@@ -105,7 +124,16 @@ def che(
         if dry_run:
             foresee(spec, quiet)
         else:
-            run_spec(spec, out, overwrite, quiet, baseline or (), log_to=log_to or ())
+            run_spec(
+                spec,
+                out,
+                overwrite,
+                quiet,
+                baseline or (),
+                log_to=log_to or (),
+                shard=shard,
+                engine=asked_engine(engine, workers, gpus_per_worker, cpus_per_worker),
+            )
 
 
 def _checkpoints(given: list[str] | None, fields: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,10 @@ _EVERYWHERE: dict[str, tuple[str, ...]] = {
     ),
     "Text": ("task", "data", "split", "text_column", "subset", "streaming", "token_dtype", "max_tokens"),
     "Windows": ("lengths", "protocol", "stride", "last_k", "bos", "pack", "tail", "seed"),
-    "Speed": ("batch_size", "device", "dtype", "attention", "deterministic", "jobs"),
+    "Speed": (
+        *("batch_size", "device", "dtype", "attention", "deterministic", "jobs"),
+        *("shard", "engine", "workers", "gpus_per_worker", "cpus_per_worker"),
+    ),
     _OUTPUT: ("out", "overwrite", "dry_run", "quiet", "baseline", "log_to", "json", "form"),
 }
 _SHAPE = ("width", "layers", "heads")
@@ -45,6 +48,11 @@ _OF_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "export": {_OUTPUT: ("option",)},
+    "slurm": {
+        "The array": ("array", "at_once", "gpus", "cpus", "mem", "time", "partition", "sbatch", "setup"),
+        _OUTPUT: ("submit",),
+    },
+    "watch": {"What is watched": ("every", "once", "last_step"), _OUTPUT: ("out", "quiet")},
     "show": {
         "Values alone": ("over_seeds", "form", "columns", "error_digits", "transpose"),
         _OUTPUT: ("cite", "spec"),
@@ -76,6 +84,20 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("a model of the Hub, at lengths that double", "lpe-eval ppl -m hf:org/name --lengths 512:8192:x2"),
         ("your own torch module: how long would it take?",
          "lpe-eval ppl -m py:mine.py:make --tokenizer bytes --dry-run"),
+    ),
+    "merge": (
+        ("four shards that shared a folder", "lpe-eval merge results/sweep"),
+        ("shards of several machines", "lpe-eval merge node-1 node-2 --out results/sweep"),
+    ),
+    "watch": (
+        ("checkpoints of a training as they appear", "lpe-eval watch runs/mine --lengths 512,8192 --out steps"),
+        ("those that are there, on your own text", "lpe-eval watch runs/mine --once --data books --max-tokens 50000"),
+    ),
+    "slurm": (
+        ("print a job array of 16 shards, and its merging job",
+         "lpe-eval slurm ppl -m hf:org/name --out /shared/sweep --array 16"),
+        ("submit it, with a GPU for each task",
+         "lpe-eval slurm ppl -m alibi --out /shared/sweep --gpus 1 --submit"),
     ),
     "che": (
         ("an encoder that ships, on two problems", "lpe-eval che -m rope --tasks parity_check,reverse_string"),

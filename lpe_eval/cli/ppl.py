@@ -15,6 +15,7 @@ from lpe_eval.cli.app import (
     Device,
     DryRun,
     Dtype,
+    EngineName,
     LogTo,
     Overwrite,
     Quiet,
@@ -22,13 +23,17 @@ from lpe_eval.cli.app import (
     Revision,
     RopeScaling,
     RopeTheta,
+    ShardOf,
     TokenizerName,
     TrustRemoteCode,
+    WorkerCpus,
+    WorkerGpus,
+    Workers,
     app,
 )
 from lpe_eval.cli.models import default_models, language_models
 from lpe_eval.cli.named import named_corpus, whole
-from lpe_eval.cli.running import foresee, run_spec
+from lpe_eval.cli.running import asked_engine, foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.cli.token_flags import KeepTokens, KeyGain, KeyLoss, KeyShort, KeyTokens, KeyWeighting
 
@@ -134,6 +139,11 @@ def ppl(
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/<id>."),
     ] = None,
     overwrite: Overwrite = False,
+    shard: ShardOf = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    gpus_per_worker: WorkerGpus = 0.0,
+    cpus_per_worker: WorkerCpus = 1.0,
     seed: Annotated[int | None, typer.Option(help="Of the choice of documents and of sampled positions.")] = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -198,4 +208,13 @@ def ppl(
         if dry_run:
             foresee(spec, quiet)
         else:
-            run_spec(spec, out, overwrite, quiet, baseline or (), log_to=log_to or ())
+            run_spec(
+                spec,
+                out,
+                overwrite,
+                quiet,
+                baseline or (),
+                log_to=log_to or (),
+                shard=shard,
+                engine=asked_engine(engine, workers, gpus_per_worker, cpus_per_worker),
+            )

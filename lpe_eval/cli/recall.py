@@ -11,6 +11,7 @@ from lpe_eval.cli.app import (
     AsPublished,
     Deterministic,
     Device,
+    EngineName,
     LogTo,
     Overwrite,
     Quiet,
@@ -18,13 +19,17 @@ from lpe_eval.cli.app import (
     Revision,
     RopeScaling,
     RopeTheta,
+    ShardOf,
     TokenizerName,
     TrustRemoteCode,
+    WorkerCpus,
+    WorkerGpus,
+    Workers,
     app,
 )
 from lpe_eval.cli.models import default_models, language_models
 from lpe_eval.cli.named import named_corpus, whole
-from lpe_eval.cli.running import foresee, run_spec
+from lpe_eval.cli.running import asked_engine, foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 
 
@@ -105,6 +110,11 @@ def recall(
         typer.Option("--out", "-o", help="Folder of the results, used exactly. Default: results/runs/recall-<id>."),
     ] = None,
     overwrite: Overwrite = False,
+    shard: ShardOf = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    gpus_per_worker: WorkerGpus = 0.0,
+    cpus_per_worker: WorkerCpus = 1.0,
     seed: Annotated[int, typer.Option(help="Of the choice of text, keys, values and sampled positions.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print windows and tokens; measure nothing.")] = False,
     quiet: Quiet = False,
@@ -165,4 +175,13 @@ def recall(
         if dry_run:
             foresee(spec, quiet)
         else:
-            run_spec(spec, out, overwrite, quiet, baseline or (), log_to=log_to or ())
+            run_spec(
+                spec,
+                out,
+                overwrite,
+                quiet,
+                baseline or (),
+                log_to=log_to or (),
+                shard=shard,
+                engine=asked_engine(engine, workers, gpus_per_worker, cpus_per_worker),
+            )

@@ -6,9 +6,21 @@ from typing import Annotated
 import typer
 
 from lpe_eval.cli import completion
-from lpe_eval.cli.app import MEASURE, DryRun, LogTo, Overwrite, Quiet, app
+from lpe_eval.cli.app import (
+    MEASURE,
+    DryRun,
+    EngineName,
+    LogTo,
+    Overwrite,
+    Quiet,
+    ShardOf,
+    WorkerCpus,
+    WorkerGpus,
+    Workers,
+    app,
+)
 from lpe_eval.cli.models import encoders, language_models
-from lpe_eval.cli.running import foresee, run_spec
+from lpe_eval.cli.running import asked_engine, foresee, run_spec
 from lpe_eval.cli.sentences import sentence_for_errors
 from lpe_eval.errors import SpecError
 
@@ -26,6 +38,11 @@ def run(
     ] = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Of a study: trainings at once.")] = None,
     overwrite: Overwrite = False,
+    shard: ShardOf = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    gpus_per_worker: WorkerGpus = 0.0,
+    cpus_per_worker: WorkerCpus = 1.0,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     log_to: LogTo = None,
@@ -45,4 +62,14 @@ def run(
         if dry_run:
             foresee(parsed, quiet, device=device, jobs=jobs)
         else:
-            run_spec(parsed, out, overwrite, quiet, device=device, jobs=jobs, log_to=log_to or ())
+            run_spec(
+                parsed,
+                out,
+                overwrite,
+                quiet,
+                device=device,
+                jobs=jobs,
+                log_to=log_to or (),
+                shard=shard,
+                engine=asked_engine(engine, workers, gpus_per_worker, cpus_per_worker),
+            )

@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from lpe_eval.commands.compare import Comparison
+    from lpe_eval.engine import Engine
+    from lpe_eval.measure.progress import Tell
+    from lpe_eval.report.gate.joining import Judged
+    from lpe_eval.run import Outcome
     from lpe_eval.screen import Table
+
+
+_ALONE = ("speed", "train", "study")
+"""Kinds of run whose work cannot be shared out among processes."""
 
 
 def run_spec(
@@ -23,8 +31,13 @@ def run_spec(
     device: str = "auto",
     jobs: int | None = None,
     log_to: Sequence[str] = (),
+    shard: str | None = None,
+    engine: "Engine | None" = None,
 ) -> None:
-    """Runs a spec, shows its tables, hands the run to trackers, and compares it with `baselines`.
+    """Runs a spec, or a share of its work, shows its tables, hands them to trackers, and compares with `baselines`.
+
+    A shard shows no tables. Of ranks that torchrun started, the first merges once the others have ended, and shows
+    them.
 
     Raises:
         MissingExtra: a tracker is not installed.
@@ -32,34 +45,95 @@ def run_spec(
         SpecError: something that was asked for cannot be.
         LpeEvalError: whatever the run itself ends in.
     """
+    import os
     from functools import partial
 
     from lpe_eval import console
+    from lpe_eval.storage import address_of, staged
+
+    if (address := address_of(out)) is not None:
+        with staged(out) as folder:
+            run_spec(spec, folder, overwrite, quiet, baselines, device, jobs, shard, engine)
+            if not quiet:
+                console.note(f"stored at {address}" + ("" if shard is None else ", which is what to give to merge"))
+        return
     from lpe_eval.commands import compare
     from lpe_eval.measure.denormals import denormals_as_zero
     from lpe_eval.model.foreign.library_log import repeats_left_out
     from lpe_eval.registry import COMMANDS
     from lpe_eval.report.gate.comparable import refuse_incomparable
-    from lpe_eval.report.kind import open_folder
-    from lpe_eval.report.tracker import log_run, trackers
+    from lpe_eval.report.tracker import trackers
     from lpe_eval.run import Settings
+    from lpe_eval.shard import asked_shard
 
+    kind = str(spec.kind)  # pyright: ignore[reportAttributeAccessIssue]
+    part = asked_shard(shard, os.environ)
+    if part is not None and kind in _ALONE:
+        raise SpecError(f"the work of {kind} is not shared out among processes; start it by itself")
+    if part is not None and baselines and not part.is_rank:
+        raise SpecError("--baseline: a shard has no tables to compare; compare after lpe-eval merge")
+    quiet = quiet or (part is not None and part.is_rank and not part.leads)
+    if engine is not None and (part is not None or out is None or overwrite or kind in _ALONE):
+        raise SpecError("--engine needs an --out of its own, and goes with neither --shard nor --overwrite")
     # Read before anything is measured, since a slip in a name is better told now than in an hour.
     opened = compare.open_baselines(baselines)
     chosen = trackers(log_to)
     tell = (lambda sentence: None) if quiet else console.note
     refuse = partial(refuse_incomparable, opened)
-    settings = Settings(out, overwrite, partial(console.progress, quiet=quiet), tell, device, jobs, refuse)
+    settings = Settings(out, overwrite, partial(console.progress, quiet=quiet), tell, device, jobs, refuse, part)
+    if engine is not None and out is not None:
+        from lpe_eval.engine import run_on
+
+        show_outcome(run_on(engine, spec, out, settings.progress, tell), opened, tell, chosen)
+        return
     with denormals_as_zero(), repeats_left_out():
-        outcome = COMMANDS.function(str(spec.kind), "run_spec")(spec, settings)  # pyright: ignore[reportAttributeAccessIssue]
-    found = open_folder(outcome.folder)
-    for table in found.kind.values(found) if found.kind.columns else []:
+        outcome = COMMANDS.function(kind, "run_spec")(spec, settings)
+    if part is not None and part.is_rank:
+        if not part.leads:
+            # What it lacks is told by the first; torchrun would end all others for an exit code of this one.
+            return
+        from lpe_eval.commands.merge import merge
+
+        outcome = merge([outcome.folder], None, tell)
+    show_outcome(outcome, opened, tell, chosen)
+
+
+def asked_engine(name: str | None, workers: int | None, gpus: float, cpus: float) -> "Engine | None":
+    """The engine that flags ask for; None where they ask for none.
+
+    Raises:
+        SpecError: there is no such engine, or flags of one were given without it.
+    """
+    if name is None:
+        if workers is not None or gpus != 0.0 or cpus != 1.0:
+            raise SpecError("--workers, --gpus-per-worker and --cpus-per-worker belong to --engine ray")
+        return None
+    from lpe_eval.engine import parse_engine
+
+    return parse_engine(name, workers, gpus, cpus)
+
+
+def show_outcome(outcome: "Outcome", opened: "dict[str, list[Judged]]", tell: "Tell") -> None:
+    """Shows the tables of a run, compares it with baselines, and ends as it went.
+
+    Raises:
+        SomeCellsFailed: some cells have no value, by accident.
+        SpecError: something that was asked for cannot be.
+        LpeEvalError: the comparison ends so.
+    """
+    from lpe_eval import console
+    from lpe_eval.commands import compare
+    from lpe_eval.report.kind import open_folder
+    from lpe_eval.report.tracker import log_run
+
+    found = open_folder(outcome.folder) if outcome.merged else None
+    for table in found.kind.values(found) if found is not None and found.kind.columns else []:
         console.show(table)
     for sentence in outcome.notes:
         tell(sentence)
-    for sentence in log_run(found, chosen):
+    for sentence in log_run(found, chosen) if found is not None else ():
         console.note(sentence)
-    if found.kind.worse_is and not opened:
+    if found is not None and found.kind.worse_is and not opened:
         place = shlex.quote(str(outcome.folder))
         tell(f"next: lpe-eval show {place}, or keep it as a baseline: lpe-eval compare {place} --bless NAME")
     if opened:

@@ -6,32 +6,37 @@ anything is made. A cell that cannot be made later says why in its rows, and the
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import lpe_eval
 from lpe_eval.errors import LengthError, SpecError, one_sentence
-from lpe_eval.measure.che_plan import PlannedCell, plan_cells
+from lpe_eval.measure.che_plan import PlannedCell, config_of, plan_cells
 from lpe_eval.measure.device import pick_device, slow_products
 from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.problem_rows import ScoredRows, cell_row, rows_without_value, stored_rows
 from lpe_eval.measure.progress import Advance, Tell
 from lpe_eval.measure.provenance import Account, run_facts
 from lpe_eval.measure.score_problem import digest_of_test_set, problem_test_set
+from lpe_eval.measure.sharing import own_parts
 from lpe_eval.model import encoder_folder as stored
 from lpe_eval.model.needed_memory import TRAINED_WEIGHT, WEIGHT, model_shortfall
 from lpe_eval.model.unchanged import Stamps
 from lpe_eval.out_of_memory import out_of_memory
-from lpe_eval.records import CheRow
+from lpe_eval.plain import yaml_of
+from lpe_eval.ranks import Others, together
+from lpe_eval.records import CheRow, Piece
 from lpe_eval.report.figures.che import draw_che
 from lpe_eval.report.folders.che import CheCell, CheFolder, slug_of
+from lpe_eval.report.folders.gathering import joined_provenance
+from lpe_eval.report.folders.shared import SharedPlan, Sharing
 from lpe_eval.report.gate.che_rows import unit_of
 from lpe_eval.report.gate.comparable import PlannedRow, problem_row
 from lpe_eval.report.numbers.che_summary import che_frame
-from lpe_eval.run import Estimate, Outcome, Settings
+from lpe_eval.run import Estimate, Merged, Outcome, Settings, share_done
 from lpe_eval.screen import duration, listing, short_count
-from lpe_eval.spec.che_checkpoint import CheCheckpointSpec, TrainedTask
 from lpe_eval.spec.che_spec import CheSpec, TestSet
 from lpe_eval.spec.fingerprint import run_id
 from lpe_eval.table import SCHEMA
@@ -54,7 +59,7 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
         CheckpointError: a folder holds no encoders.
         OutputError: the results cannot be written.
     """
-    device = pick_device(spec.device)
+    device = pick_device(settings.device_of(spec.device))
     spec = spec.model_copy(update={"device": device.type})
     if spec.encodings and device.type == "cpu":
         keep_freed_memory()
@@ -69,32 +74,46 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
     order = [cell.name for cell in cells]
     settings.refuse([row for cell in cells for row in _planned_rows(cell, spec)])
     asked = {**spec.model_dump(mode="json"), "tasks": list(dict.fromkeys(cell.task.name for cell in cells))}
-    with CheFolder(settings.folder(f"che-{run}"), asked, run, settings.overwrite) as folder:
+    pieces = [Piece(cell.name[0], 0, [list(cell.name)], [None], 1, "", [cell.work]) for cell in cells]
+    own = None if settings.shard is None else own_parts(pieces, settings.shard)
+    mine = cells if own is None else [cell for cell, numbers in zip(cells, own, strict=True) if numbers]
+    sharing = settings.sharing(SharedPlan(spec.kind, run, pieces))
+    with CheFolder(settings.folder(f"che-{run}"), asked, run, settings.overwrite, sharing) as folder:
         account = Account(device, folder.earlier_provenance())
-        todo = [cell for cell in cells if cell.name not in folder.finished()]
-        if len(todo) < len(cells):
-            settings.tell(
-                f"{folder.directory} already holds {len(cells) - len(todo)} of {len(cells)} cells; they are kept"
-            )
+        held = folder.finished()
+        todo = [cell for cell in mine if cell.name not in held]
+        if kept := sum(cell.name in held for cell in cells):
+            settings.tell(f"{folder.directory} already holds {kept} of {len(cells)} cells; they are kept")
         facts = _facts(spec, run, cells, digests)
         folder.write_provenance(account.provenance(facts, cells=0))
-        with settings.progress(sum(cell.work for cell in todo), "steps" if spec.encodings else "lengths") as advance:
+        theirs = {cell.name for cell in cells} - {cell.name for cell in mine}
+        others = Others([(folder.cell_file(cell.name), cell.work) for cell in cells if cell.name in theirs])
+        total, unit = sum(cell.work for cell in todo), "steps" if spec.encodings else "lengths"
+        with together(settings.progress, settings.shard, folder.directory, total, unit, others) as advance:
             for cell in todo:
                 saved = folder.snapshot(cell.name)
                 for event in _events(cell, spec, run, device, saved, advance, planned.get(cell.name[0])):
                     _keep(event, cell, folder, settings.tell)
-                folder.collect(order)
-        rows = folder.collect(order)
-        folder.collect_strings(order)
-        if settings.draw:
-            draw_che(che_frame(rows), folder.directory / "figures")
-        paths = [row.attention for row in rows]
+                if sharing is None:
+                    folder.collect(order)
+        if sharing is None:
+            outcome = outcome_of(folder, order, settings.draw)
+        else:
+            outcome = share_done(settings, folder.directory, len({cell.name for cell in mine} - folder.finished()))
+        paths = [row.attention for cell in folder.cells(order).values() for row in cell.rows]
         folder.write_provenance(account.provenance({**facts, "attention": _once(paths)}, cells=len(todo)))
-        held = folder.cells(order)
-    failed = [
-        f"{model} on {task}: {held[model, task].rows[0].note}" for model, task in order if held[model, task].failed
-    ]
-    misfits = _misfits(row for name in order for row in held[name].rows)
+        return outcome
+
+
+def outcome_of(folder: CheFolder, order: Sequence[tuple[str, str]], draw: bool = True) -> Outcome:
+    """The tables and figures of a run, whose cells have that order, are made and told; figures if `draw`."""
+    rows = folder.collect(order)
+    folder.collect_strings(order)
+    if draw:
+        draw_che(che_frame(rows), folder.directory / "figures")
+    held = {name: cell for name, cell in folder.cells(order).items() if name in order}
+    failed = [f"{model} on {task}: {cell.rows[0].note}" for (model, task), cell in held.items() if cell.failed]
+    misfits = _misfits(row for cell in held.values() for row in cell.rows)
     more = f"; {len(failed) - 1} more, whose notes stand in che.csv" if len(failed) > 1 else ""
     return Outcome(
         folder.directory,
@@ -102,6 +121,22 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
         f"there is no value for {failed[0]}{more}" if failed else "",
         f"not every model could be asked everything: {'; '.join(misfits)}" if misfits else "",
     )
+
+
+def merged(directory: Path, plan: SharedPlan, text: str) -> Merged:
+    """Makes tables and checkpoints of what shards left in a folder; the contract is in `commands/merge.py`."""
+    spec = CheSpec.model_validate(yaml_of(text))
+    with CheFolder(directory, spec.model_dump(mode="json"), plan.run, False, Sharing(plan, "")) as folder:
+        order = [(str(model), str(task)) for model, task in plan.order]
+        held = folder.cells(order)
+        # Each shard knew of its own tasks alone.
+        for model, cell in {cell.name[0]: cell for cell in plan_cells(spec)}.items() if spec.encodings else ():
+            if chosen := folder.chosen(model):
+                folder.save_config(slug_of(model), config_of(cell, chosen))
+        folder.write_provenance(joined_provenance(directory))
+        return Merged(
+            outcome_of(folder, order), [f"{model} on {task}" for model, task in order if (model, task) not in held]
+        )
 
 
 def estimate(spec: CheSpec, tell: Tell) -> Estimate:
@@ -241,17 +276,8 @@ def _keep(event: Validated | Trained | ScoredRows, cell: PlannedCell, folder: Ch
 def _save_checkpoint(cell: PlannedCell, folder: CheFolder, trained: Trained) -> None:
     """The weights of the run that is kept, and a config that names all tasks of this encoding that are done."""
     model, task = cell.name
-    done = {of: held.chosen for (name, of), held in folder.cells([]).items() if name == model and held.chosen}
-    tasks = {**{of: TrainedTask.model_validate(chosen) for of, chosen in done.items()}, task: trained.chosen}
-    config = CheCheckpointSpec(
-        schema=1,
-        name=model,
-        encoding=cell.encoding,
-        selection=cell.protocol.selection,
-        protocol=cell.protocol,
-        tasks=dict(sorted(tasks.items())),
-    )
-    folder.save_checkpoint(slug_of(model), task, trained.weights, stored.config_text(config))
+    config = config_of(cell, {**folder.chosen(model), task: trained.chosen.model_dump(mode="json")})
+    folder.save_checkpoint(slug_of(model), task, trained.weights, config)
 
 
 def _identity(spec: CheSpec, models: dict[str, str]) -> dict[str, Any]:

@@ -237,8 +237,8 @@ def _columns() -> Rows:
         "rows.csv": table.ROWS, "cost.csv": table.COST, "by_document.parquet": table.BY_DOCUMENT,
         "by_position.parquet": table.BY_POSITION, "speed.csv": table.SPEED, "che.csv": table.CHE,
         "by_string.parquet": table.BY_STRING, **text_tables.DERIVED, "by_token/*.parquet": text_tables.TOKENS,
-        "recall.csv": RECALL, f"{EFFECTIVE_LENGTH} of recall": EFFECTIVE, "bias.csv": bias_tables.BIAS,
-        "by_distance.parquet": bias_tables.BY_DISTANCE, "training.csv": text_tables.TRAINING,
+        "recall.csv": RECALL, f"{EFFECTIVE_LENGTH} of recall": EFFECTIVE, "training.csv": text_tables.TRAINING,
+        "bias.csv": bias_tables.BIAS, "by_distance.parquet": bias_tables.BY_DISTANCE, "steps.csv": text_tables.BY_STEP,
     }  # fmt: skip
     found: dict[str, list[str]] = {}
     first: dict[str, Column] = {}

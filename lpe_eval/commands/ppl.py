@@ -1,49 +1,54 @@
 """Perplexity from its spec to a table: a spec names models and data; we measure them; we report a table."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 
 from lpe_eval.data.corpus import Corpus, open_corpus
-from lpe_eval.errors import CheckpointError, one_sentence
-from lpe_eval.measure.batches import Plan, Texts
-from lpe_eval.measure.by_length import measure
-from lpe_eval.measure.determinism import deterministic, is_not_deterministic
+from lpe_eval.errors import one_sentence
+from lpe_eval.measure.batches import Texts
+from lpe_eval.measure.determinism import deterministic
 from lpe_eval.measure.device import dtype_name, pick_device
 from lpe_eval.measure.estimate import Guess, Stopwatch
-from lpe_eval.measure.facts import corpus_facts, identity_of, opened_facts, planned_facts, row_facts
+from lpe_eval.measure.facts import corpus_facts, identity_of, planned_facts, row_facts
 from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.key_tokens import stored_key_spans
-from lpe_eval.measure.optimum import Best, Scored, measure_best, plan_best, without_best
+from lpe_eval.measure.model_cells import Doing, batch_tokens, measure_model
+from lpe_eval.measure.optimum import Scored, plan_best, without_best
 from lpe_eval.measure.pace import Pace
+from lpe_eval.measure.parts import long_lengths, put_together, with_leak
 from lpe_eval.measure.plan import Planned, plan_models, tokens_of, unfinished
-from lpe_eval.measure.probe import allowed_leak, tried_lengths
+from lpe_eval.measure.probe import tried_lengths
 from lpe_eval.measure.progress import Tell
 from lpe_eval.measure.provenance import Account, cost, run_facts
 from lpe_eval.measure.remarks import remarks
+from lpe_eval.measure.sharing import own_share, pieces_of, tokens_left, work_of_others
 from lpe_eval.model.checkpoint import LoadOptions
-from lpe_eval.model.transformer_model import TransformerModel
-from lpe_eval.records import KeepTokens
+from lpe_eval.plain import yaml_of
+from lpe_eval.ranks import Others, together
+from lpe_eval.records import PartSums
 from lpe_eval.report.figures.ppl import draw_perplexity
 from lpe_eval.report.folders.derived import derived_files
+from lpe_eval.report.folders.folder import SPEC
+from lpe_eval.report.folders.gathering import joined_provenance, refuse_other_counts
 from lpe_eval.report.folders.long_perplexity import long_perplexity_files
-from lpe_eval.report.folders.ppl import open_run, read_run
+from lpe_eval.report.folders.ppl import PerplexityFolder, open_run, read_run
+from lpe_eval.report.folders.shared import SharedPlan, Sharing
 from lpe_eval.report.frames import read_csv
 from lpe_eval.report.gate.comparable import PlannedRow, text_rows
 from lpe_eval.report.numbers.statistics import summarise
-from lpe_eval.run import Estimate, Outcome, Settings
+from lpe_eval.run import Estimate, Merged, Outcome, Settings, share_done
 from lpe_eval.screen import duration, listing, short_count
 from lpe_eval.spec.fingerprint import run_id, spec_text
 from lpe_eval.spec.ppl_spec import PerplexitySpec
-from lpe_eval.table import COST, CellKey, Measurement
-
-_BATCH_TOKENS, _BATCH_TOKENS_CPU = 16384, 4096
-"""Token budget of a batch unless --batch-size says otherwise. What a processor's cache cannot hold makes it slower."""
+from lpe_eval.spec.tasks import parse_spec
+from lpe_eval.table import COST, CellKey
 
 
 def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
@@ -56,12 +61,12 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
         spec: what to run.
         settings: how.
     """
-    device = pick_device(spec.device)
+    device = pick_device(settings.device_of(spec.device))
     if device.type == "cpu":
         keep_freed_memory()
     spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})
-    corpus = open_corpus(spec.corpus)
-    models = plan_models(spec, corpus, _load_options(spec, device))
+    corpus, options, budget = open_corpus(spec.corpus), _load_options(spec, device), partial(batch_tokens, spec, device)
+    models = plan_models(spec, corpus, options)
     planned = [*plan_best(spec, corpus, models), *models]
     stored = stored_key_spans(spec, corpus, models)
     identity = run_id(identity_of(spec, planned, None if stored is None else stored.fingerprint))
@@ -69,12 +74,21 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
     settings.refuse(_planned_rows(spec, corpus, models))
     for sentence in [*remarks(spec, corpus, models), *without_best(spec, corpus, models)]:
         settings.tell(sentence)
+    long = long_lengths(((each.peek.name, plan) for each in models for plan in each.plans), budget)
+    mine, sharing, every_part = planned, None, long
+    if settings.shard is not None:
+        pieces = pieces_of(planned, long, budget)
+        spans = None if stored is None else {digest: each.tolist() for digest, each in stored.spans.items()}
+        sharing = settings.sharing(SharedPlan(spec.kind, identity, pieces, {"key_spans": spans}))
+        mine, long = own_share(planned, long, pieces, settings.shard)
     with (
         deterministic(spec.deterministic),
-        open_run(settings.folder(identity), spec_text(spec), identity, settings.overwrite, spec.keeps_tokens) as folder,
+        open_run(
+            settings.folder(identity), spec_text(spec), identity, settings.overwrite, spec.keeps_tokens, sharing
+        ) as folder,
     ):
         earlier = folder.earlier_provenance()
-        todo = [each._replace(plans=unfinished(each.plans, folder.finished())) for each in planned]
+        todo = [each._replace(plans=unfinished(each.plans, folder.finished())) for each in mine]
         resumed = len(folder.finished() & set(order))
         if resumed:
             settings.tell(
@@ -89,27 +103,79 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
                 account.provenance({**facts, "cells_from_an_earlier_start": resumed}, cells=measured)
             )
 
-        folder.collect(order)
+        if sharing is None:
+            folder.collect(order)
         if resumed < len(order) or not earlier:
             write_provenance(0)
-        measured, tokens = 0, {(each.peek.name, plan.length): tokens_of(plan) for each in todo for plan in each.plans}
-        with settings.progress(sum(tokens.values()), "tokens") as advance:
-            at = _Where(Pace(tokens, advance), order, settings.tell)
+        measured, lost, tokens = 0, 0, tokens_left(todo, long, folder.parts.has)
+        theirs = work_of_others(planned, mine, every_part, long) if sharing else {}
+        others = Others([(folder.file_of(piece), amount) for piece, amount in theirs.items()])
+        with together(
+            settings.progress, settings.shard, folder.directory, sum(tokens.values()), "tokens", others
+        ) as advance:
+            doing = Doing(
+                spec, row_facts(spec, corpus), device, options, opened, Pace(tokens, advance), order, settings.tell,
+                folder.keep_tokens if spec.keeps_tokens else None, long, folder.parts.read,
+                folder.parts.save_tokens if spec.keeps_tokens else None, folder.parts.tokens, sharing is None,
+            )  # fmt: skip
             for each in todo:
-                if each.plans:
-                    keep = folder.keep_tokens if spec.keeps_tokens else None
-                    for measurement in _measure_model(spec, corpus, each, device, opened, at, keep):
-                        folder.save(measurement, summarise(measurement, identity, spec.seed))
+                for found in measure_model(doing, each) if each.plans else ():
+                    lost += found.status in ("failed", "error")
+                    if isinstance(found, PartSums):
+                        folder.parts.save(found)
+                        continue
+                    folder.save(found, summarise(found, identity, spec.seed))
+                    if sharing is None:
                         folder.collect(order)
-                        measured += 1
-                        write_provenance(measured)
-        run = read_run(folder.directory)
-        folder.add(derived_files(run))
-        folder.add(long_perplexity_files(run, folder.tokens_of, None if stored is None else stored.spans))
-        rows = run.rows.to_dict("records")
-        out = folder.directory
-        if drawn := settings.draw and any(row["status"] in ("ok", "error") for row in rows):
-            draw_perplexity([run], out / "figures")
+                    measured += 1
+                    write_provenance(measured)
+        if sharing is not None:
+            return share_done(settings, folder.directory, lost)
+        folder.forget_parts((part.name for parts in long.values() for part in parts), order)
+        return outcome_of(folder, None if stored is None else stored.spans, settings.draw)
+
+
+def merged(directory: Path, plan: SharedPlan, text: str) -> Merged:
+    """Puts the cells of long lengths together from their parts, and makes the tables; see `commands/merge.py`."""
+    spec, missing = parse_spec(yaml_of(text), PerplexitySpec, str(directory / SPEC)), []
+    with open_run(directory, text, plan.run, False, spec.keeps_tokens, Sharing(plan, "")) as folder:
+        finished, held = folder.finished(), set(folder.cells([]))
+        for piece in plan.pieces:
+            left = [key for key in (CellKey(*key) for key in piece.cells) if key not in finished]
+            if piece.parts == 1 or not left:
+                missing += [f"{key.model} at {key.length}, {key.protocol}" for key in left if key not in held]
+                continue
+            parts, lacking = folder.parts.of_length(piece)
+            if lacking:
+                missing += [f"{piece.model} at {piece.length}, part {each + 1} of {piece.parts}" for each in lacking]
+                continue
+            for found in put_together(parts, left):
+                if spec.keeps_tokens and found.blocks:
+                    folder.keep_tokens(found.key, folder.parts.tokens(parts, found.key))
+                found = replace(found, note=with_leak(found, parts[0].leak))
+                folder.save(found, summarise(found, plan.run, spec.seed))
+        refuse_other_counts(plan, folder.counts(), directory)
+        folder.collect(CellKey(*key) for key in plan.order)
+        folder.write_provenance({**joined_provenance(directory), "cost": _cost(directory / "cost.csv")})
+        spans = plan.more.get("key_spans")
+        arrays = {digest: np.array(each, dtype=np.int64).reshape(-1, 3) for digest, each in (spans or {}).items()}
+        return Merged(outcome_of(folder, None if spans is None else arrays), missing)
+
+
+def outcome_of(folder: PerplexityFolder, stored: Mapping[str, Any] | None, draw: bool = True) -> Outcome:
+    """What follows from the tables of a run is made, and told.
+
+    Args:
+        folder: of the run, its tables collected.
+        stored: spans of key tokens that it was given.
+        draw: whether figures are drawn.
+    """
+    run = read_run(folder.directory)
+    folder.add(derived_files(run))
+    folder.add(long_perplexity_files(run, folder.tokens_of, stored))
+    rows, out = run.rows.to_dict("records"), folder.directory
+    if drawn := draw and any(row["status"] in ("ok", "error") for row in rows):
+        draw_perplexity([run], out / "figures")
     lost = {(row["model"], row["protocol"], row["length"]) for row in rows if row["status"] in ("failed", "error")}
     where = f"rows: {out}/rows.csv" + (f"   figure: {out}/figures/perplexity.png" if drawn else "")
     sentence = f"{len(lost)} of the cells have no value; their notes stand below the table" if lost else ""
@@ -136,7 +202,7 @@ def estimate(spec: PerplexitySpec, tell: Tell = lambda sentence: None) -> Estima
             texts = Texts(each.selection.documents, each.tokenizer.bos_id, spec.seed)
             try:
                 model = each.located.load(options)
-                stopwatch = Stopwatch(model, texts, partial(_batch_tokens, spec, device))
+                stopwatch = Stopwatch(model, texts, partial(batch_tokens, spec, device))
                 tried = tried_lengths(model, spec.lengths)
             except Exception as error:
                 why_not = one_sentence(error)
@@ -158,81 +224,6 @@ def estimate(spec: PerplexitySpec, tell: Tell = lambda sentence: None) -> Estima
         "figures take a few seconds more"
     )
     return Estimate(listing("planned", columns, rows), sentence)
-
-
-class _Where(NamedTuple):
-    """Where a run has got to, and who is told of it."""
-
-    pace: Pace
-    order: Sequence[CellKey]
-    tell: Tell
-
-    def begin(self, model: str, plan: Plan) -> None:
-        """A model is measured at a length from now on."""
-        cell = f"cell {self.order.index(next(iter(plan.windows))) + 1} of {len(self.order)}"
-        self.pace.begin(model, plan.length, f"{model} at {plan.length}, {cell}")
-
-
-def _measure_model(
-    spec: PerplexitySpec,
-    corpus: Corpus,
-    planned: Scored,
-    device: torch.device,
-    opened: dict[str, Any],
-    at: _Where,
-    keep: KeepTokens | None,
-) -> Iterator[Measurement]:
-    facts, name = row_facts(spec, corpus), planned.peek.name
-    if isinstance(planned, Best):
-        yield from measure_best(planned, facts, partial(at.begin, name), partial(at.pace.pass_over, name))
-        return
-    try:
-        if planned.why_not:
-            raise CheckpointError(planned.why_not)
-        model = planned.located.load_planned(_load_options(spec, device), planned.peek)
-        leak = allowed_leak(model, spec.lengths, spec.allow_leak)
-        facts = replace(facts, encoding=model.facts.encoding, train_length=model.facts.train_length)
-        opened[name] = opened_facts(model) | ({"leak": leak} if leak else {})
-        for sentence in [*model.notes(), *([leak] if leak else [])]:
-            at.tell(f"{name}: {sentence}")
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        # Whatever foreign code raises costs the cells of its own model.
-        if is_not_deterministic(error):
-            raise
-        at.tell(f"{name} cannot be measured: {one_sentence(error)}")
-        for plan in planned.plans:
-            at.pace.pass_over(name, plan.length)
-            yield from (
-                Measurement(key, facts, "", (), (), None, "failed", one_sentence(error)) for key in plan.windows
-            )
-        return
-    adapt = spec.batch_size == "auto" and not spec.deterministic and not isinstance(model, TransformerModel)
-    for each in planned.plans:
-        at.begin(name, each)
-        for measurement in measure(
-            model,
-            planned.selection.documents,
-            [each],
-            facts,
-            bos_id=planned.tokenizer.bos_id,
-            batch_tokens=_batch_tokens(spec, device, each.length),
-            seed=spec.seed,
-            advance=at.pace.done,
-            adapt=adapt,
-            keep=keep,
-        ):
-            if measurement.cost is None:
-                at.pace.pass_over(name, each.length)
-            notes = (leak, measurement.note) if measurement.status == "ok" else (measurement.note,)
-            yield replace(measurement, note="; ".join(filter(None, notes)))
-
-
-def _batch_tokens(spec: PerplexitySpec, device: torch.device, length: int) -> int:
-    if spec.batch_size != "auto":
-        return spec.batch_size * length
-    return _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS
 
 
 def _planned_rows(spec: PerplexitySpec, corpus: Corpus, planned: Sequence[Planned]) -> list[PlannedRow]:

@@ -1,7 +1,7 @@
 """Recall from its spec to a table: which prompts, how each model answers them, and what that says of far context."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ def run_spec(spec: RecallSpec, settings: Settings) -> Outcome:
     Raises:
         SpecError: a prompt fits into a length for no model.
     """
-    plan = _planned(spec)
+    plan = _planned(spec, settings.device_of)
     _refuse_what_never_fits(plan)
     models = [
         PlannedCells(name, planned_facts(each), _work(plan, each, trials))
@@ -94,8 +94,8 @@ def estimate(spec: RecallSpec, tell: Tell) -> Estimate:
     return Estimate(table, f"about {short_count(total)} tokens in all; those of long windows take longer")
 
 
-def _planned(spec: RecallSpec) -> _Plan:
-    device = pick_device(spec.device)
+def _planned(spec: RecallSpec, device_of: Callable[[str], str] = str) -> _Plan:
+    device = pick_device(device_of(spec.device))
     if device.type == "cpu":
         keep_freed_memory()
     spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})

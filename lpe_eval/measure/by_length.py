@@ -5,23 +5,20 @@ the length's stride, and an anchored one at the longest length ends where a non-
 A window that several protocols want is pushed through the model once.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lpe_eval.data.selection import EncodedDocument
 from lpe_eval.data.windows import Window
-from lpe_eval.errors import CheckpointError, LengthError, one_sentence
-from lpe_eval.measure.batches import Plan, Span, Texts, WindowError, fed, release, run_batches, span_of, spans_of
-from lpe_eval.measure.determinism import is_not_deterministic
-from lpe_eval.measure.memory import begin_peak, peak_memory_mib
+from lpe_eval.measure.batches import Forward, Plan, Span, Texts, span_of, spans_of
+from lpe_eval.measure.passing import highest_id, pass_through
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.token_losses import token_losses
-from lpe_eval.model.falling_back import taken
 from lpe_eval.model.language_model import LanguageModel
-from lpe_eval.model.needed_memory import free_memory, shortfall
-from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.records import KeepTokens
 from lpe_eval.table import BLOCK_TARGETS, BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
 
@@ -58,76 +55,61 @@ def measure(
         adapt: whether a batch that is slower than its windows one by one may shrink.
         keep: handed the losses of the targets of each cell, before the cell.
     """
-    highest = max((int(each.tokens.max()) for each in documents if len(each.tokens)), default=-1)
+    highest = highest_id(documents)
     for plan in sorted(plans, key=lambda each: each.length):
-        wanted = spans_of(plan)
-        left = sum(fed(span) for span in wanted)
-
-        def counted(done: int) -> None:
-            nonlocal left
-            left -= done
-            advance(done)
-
-        unknown = max(highest, bos_id if bos_id is not None and any(span.bos for span in wanted) else -1)
-        forward, attention, peak, status, note = None, "", 0.0, "", ""
-        begin_peak(model.device)
-        with taken() as paths:
-            try:
-                _refuse_what_cannot_be(model, plan.length, wanted, unknown)
-                texts = Texts(documents, bos_id, seed + plan.length)
-                forward = run_batches(model, texts, spans_of(plan.whole), wanted, batch_tokens, counted, adapt)
-                attention, peak = paths.paths(model.attention), peak_memory_mib(model.device)
-            except Exception as error:
-                # Encodings and kernels may be anybody's; what they raise costs this length alone.
-                status, note = _why_without_value(error, plan.length)
-        if forward is None or status:
-            release(model.device)
-            advance(left)
-            yield from (_without_value(key, facts, _attention(model), status, note) for key in plan.windows)
+        passed = pass_through(
+            model,
+            Texts(documents, bos_id, seed + plan.length),
+            plan,
+            spans_of(plan),
+            highest,
+            batch_tokens,
+            advance,
+            adapt,
+        )
+        if passed.forward is None:
+            yield from (without_value(key, facts, passed.attention, passed.status, passed.note) for key in plan.windows)
             continue
-        batch_tokens = forward.batch_tokens
-        users = dict.fromkeys(wanted, 0)
-        for windows in plan.windows.values():
-            for window in windows:
-                users[span_of(window)] += 1
+        forward, batch_tokens = passed.forward, passed.forward.batch_tokens
+        users = users_of(plan)
         for key, windows in plan.windows.items():
             blocks, positions = sums_of(documents, windows, forward.losses)
             if keep is not None and blocks:
                 keep(key, token_losses(documents, windows, forward.losses))
-            shares = [1 / users[span_of(each)] for each in windows]
-            spent = [forward.seconds[span_of(each)] for each in windows]
+            spent = spent_on(windows, users, forward)
             cost = Cost(
-                seconds=sum(each * share for each, share in zip(spent, shares, strict=True)),
-                n_forward_tokens=round(sum(each.n_input * share for each, share in zip(windows, shares, strict=True))),
+                seconds=spent.seconds,
+                n_forward_tokens=round(spent.tokens),
                 n_windows=len(windows),
-                n_shared_windows=sum(users[span_of(each)] > 1 for each in windows),
-                peak_memory_mib=peak,
+                n_shared_windows=spent.shared,
+                peak_memory_mib=passed.peak,
                 batch_tokens=batch_tokens,
             )
-            yield _measured(key, facts, attention, blocks, positions, cost, paths.note)
+            yield with_value(key, facts, passed.attention, blocks, positions, cost, passed.note)
 
 
-def _refuse_what_cannot_be(model: LanguageModel, length: int, wanted: Iterable[Span], highest_id: int) -> None:
-    """Raises CheckpointError for ids without a symbol, and for windows that a processor's memory does not hold.
+class Spent(NamedTuple):
+    """What the windows of a cell cost: their shares of what protocols have in common."""
 
-    A GPU says at once that its memory does not hold something.
-    """
-    if highest_id >= model.facts.vocab_size:
-        raise CheckpointError(
-            f"the text holds the token {highest_id} and the model has {model.facts.vocab_size} symbols"
-        )
-    longest = max(map(fed, wanted), default=0)
-    least = model.least_bytes(longest) if model.device.type == "cpu" else 0
-    if short := shortfall(0, 0, least, free_memory()):
-        raise CheckpointError(f"a window of {length} tokens {short}")
+    seconds: float
+    tokens: float
+    shared: int
 
 
-def _attention(model: LanguageModel) -> str:
-    """The attention path, of a model that may have failed in saying it."""
-    try:
-        return model.attention
-    except Exception:
-        return ""
+def users_of(plan: Plan) -> dict[Span, int]:
+    """How many windows of a plan use each span."""
+    return dict(Counter(span_of(window) for windows in plan.windows.values() for window in windows))
+
+
+def spent_on(windows: Sequence[Window], users: Mapping[Span, int], forward: Forward) -> Spent:
+    """What some windows of a cell cost."""
+    shares = [1 / users[span_of(each)] for each in windows]
+    seconds = [forward.seconds[span_of(each)] for each in windows]
+    return Spent(
+        sum((each * share for each, share in zip(seconds, shares, strict=True)), 0.0),
+        sum((each.n_input * share for each, share in zip(windows, shares, strict=True)), 0.0),
+        sum(users[span_of(each)] > 1 for each in windows),
+    )
 
 
 def context_bucket_edges(longest: int) -> NDArray[np.int64]:
@@ -136,27 +118,6 @@ def context_bucket_edges(longest: int) -> NDArray[np.int64]:
     octaves = 16 * 2 ** (np.arange(1, 16 * 40) / 16)
     edges = np.unique(np.concatenate([fine, np.ceil(octaves).astype(np.int64)]))
     return edges[edges <= longest]
-
-
-def _why_without_value(error: Exception, length: int) -> tuple[str, str]:
-    """Status and note of the cells of a length at which something was raised.
-
-    Raises:
-        RuntimeError: what was raised says that a step is not deterministic where that is demanded.
-    """
-    tokens, cause = (error.tokens, error.__cause__) if isinstance(error, WindowError) else (length, error)
-    assert cause is not None
-    if is_not_deterministic(cause):
-        raise cause
-    if isinstance(cause, LengthError):
-        note = str(cause)
-        return "n/a", note if tokens == length else f"{note}; the windows that failed have {tokens} tokens"
-    if out_of_memory(cause):
-        return "failed", f"out of memory with a single window of {tokens} tokens"
-    note = one_sentence(cause)
-    if tokens != length:
-        note += f"; that was a shorter window of {tokens} tokens, at the end of a document: --tail drop leaves it out"
-    return "failed", note
 
 
 def sums_of(
@@ -169,7 +130,29 @@ def sums_of(
         windows: of the cell.
         losses: nats of the last targets of each span, at least as many as any window scores.
     """
-    longest = max((window.n_input for window in windows), default=1)
+    blocks, positions = sums_by_block(documents, windows, losses, longest_of(windows))
+    return tuple(blocks.values()), positions
+
+
+def longest_of(windows: Sequence[Window]) -> int:
+    """Tokens that the longest of some windows feeds; it decides how sizes of context are put together."""
+    return max((window.n_input for window in windows), default=1)
+
+
+def sums_by_block(
+    documents: Sequence[EncodedDocument],
+    windows: Iterable[Window],
+    losses: Mapping[Span, NDArray[np.float64]],
+    longest: int,
+) -> tuple[dict[tuple[int, int], BlockSum], tuple[PositionSum, ...]]:
+    """As `sums_of`, for some windows of a cell: the sums by number of document and block, rising, and by context.
+
+    Args:
+        documents: what the windows count in.
+        windows: some of the cell.
+        losses: nats of the last targets of their spans.
+        longest: `longest_of` all windows of the cell.
+    """
     edges = context_bucket_edges(longest)
     by_context = np.zeros((2, len(edges)))
     by_block: dict[tuple[int, int], NDArray[np.float64]] = {}
@@ -184,10 +167,12 @@ def sums_of(
             here = block == number
             sums = by_block.setdefault((window.document, int(number)), np.zeros(4))
             sums += [nats[here].sum(), here.sum(), n_bytes[here].sum(), (~np.isfinite(nats[here])).sum()]
-    blocks = tuple(
-        BlockSum(documents[document].name, documents[document].digest, number, float(sums[0]), *map(int, sums[1:]))
+    blocks = {
+        (document, number): BlockSum(
+            documents[document].name, documents[document].digest, number, float(sums[0]), *map(int, sums[1:])
+        )
         for (document, number), sums in sorted(by_block.items())
-    )
+    }
     last = np.append(edges[1:] - 1, longest)
     positions = tuple(
         PositionSum(int(low), int(high), float(nll), int(count))
@@ -197,7 +182,7 @@ def sums_of(
     return blocks, positions
 
 
-def _measured(
+def with_value(
     key: CellKey,
     facts: Facts,
     attention: str,
@@ -206,12 +191,14 @@ def _measured(
     cost: Cost,
     note: str,
 ) -> Measurement:
+    """A cell that was measured; one without any scored target has no value, and losses that are not finite are told."""
     if not blocks:
-        return _without_value(key, facts, attention, "n/a", "no target is scored at this length")
+        return without_value(key, facts, attention, "n/a", "no target is scored at this length")
     bad = sum(block.n_nonfinite for block in blocks)
     note = f"{bad} scored targets have a loss that is not finite" if bad else note
     return Measurement(key, facts, attention, blocks, positions, cost, "error" if bad else "ok", note)
 
 
-def _without_value(key: CellKey, facts: Facts, attention: str, status: str, note: str) -> Measurement:
+def without_value(key: CellKey, facts: Facts, attention: str, status: str, note: str) -> Measurement:
+    """A cell that could not be measured."""
     return Measurement(key, facts, attention, (), (), None, status, note)

@@ -1,13 +1,14 @@
 """The cells of a run on algorithmic problems, decided before anything is made: every name is looked up here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lpe_eval.data.problem import Problem, open_problem
 from lpe_eval.errors import UnknownName
-from lpe_eval.model.encoder_folder import encoder_folders, read_encoder_config
+from lpe_eval.model.encoder_folder import config_text, encoder_folders, read_encoder_config
 from lpe_eval.registry import ENCODINGS
+from lpe_eval.spec.che_checkpoint import CheCheckpointSpec, TrainedTask
 from lpe_eval.spec.che_spec import CheProtocol, CheSpec
 from lpe_eval.spec.che_task import read_problem_task
 from lpe_eval.spec.encoding_spec import EncodingSpec
@@ -47,6 +48,21 @@ def plan_cells(spec: CheSpec) -> list[PlannedCell]:
         CheckpointError: a folder holds no encoders.
     """
     return _to_train(spec) if spec.encodings else _to_score(spec)
+
+
+def config_of(cell: PlannedCell, chosen: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the checkpoint of an encoding says of itself, as text.
+
+    Args:
+        cell: any of the encoding.
+        chosen: of each task that is done, what is said of the run that was chosen.
+    """
+    tasks = {task: TrainedTask.model_validate(each) for task, each in sorted(chosen.items())}
+    config = CheCheckpointSpec(
+        schema=1, name=cell.name[0], encoding=cell.encoding, selection=cell.protocol.selection, protocol=cell.protocol,
+        tasks=tasks,
+    )  # fmt: skip
+    return config_text(config)
 
 
 def _to_train(spec: CheSpec) -> list[PlannedCell]:

@@ -10,6 +10,18 @@ _NARROW = ("NO AVX", "AVX2")
 """Instructions of x86 processors, as PyTorch names them, without products in bfloat16."""
 
 
+def device_of_rank(name: str, local: int | None) -> str:
+    """The device that a rank means by a name: of several CUDA devices each rank of a machine takes another one.
+
+    Args:
+        name: as it was asked for; one with a number is taken as it is.
+        local: number of the rank on its machine; None for a process that is no rank.
+    """
+    if local is None or name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    return f"cuda:{local % torch.cuda.device_count()}"
+
+
 def pick_device(name: str) -> torch.device:
     """The device called `name`; "auto" is CUDA where there is one, else the CPU: never another one, as Apple's MPS.
 

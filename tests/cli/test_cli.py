@@ -51,21 +51,8 @@ def test_help_groups_commands_and_names_every_exit_code():
 @pytest.mark.parametrize(
     "command",
     [
-        "ppl",
-        "recall",
-        "compare",
-        "speed",
-        "train",
-        "run",
-        "plot",
-        "report",
-        "show",
-        "list",
-        "inspect",
-        "bias",
-        "convert",
-        "diff",
-        "init",
+        *("ppl", "recall", "compare", "speed", "train", "run", "plot", "report", "show", "list", "inspect"),
+        *("bias", "convert", "diff", "init", "merge", "slurm", "watch"),
     ],
 )
 def test_every_command_and_every_flag_has_help(command: str):
@@ -88,6 +75,7 @@ def test_the_flags_of_ppl_are_these():
         "--as-published", "--out", "-o", "--overwrite", "--seed", "--dry-run", "--quiet", "-q", "--baseline",
         "--deterministic", "--subset", "--streaming", "--token-dtype", "--allow-leak", "--remap",
         "--keep-tokens", "--key-tokens", "--key-gain", "--key-loss", "--key-short", "--key-weighting", "--log-to",
+        "--shard", "--engine", "--workers", "--gpus-per-worker", "--cpus-per-worker",
     }  # fmt: skip
     assert wanted == flags - {"--help", "-h"}
 

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lpe_eval.measure import parts
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -59,7 +61,8 @@ class Warm:
             argv: the arguments.
             cwd: its current folder.
             stdout: where its standard output goes; None is a file.
-            how: `largest_file` in bytes; `encoding` of its terminal; `closed`: whether it has no standard error.
+            how: `largest_file` in bytes; `encoding` of its terminal; `closed`: whether it has no standard error;
+                `part_work`: of a part, in place of its own.
         """
         self._count += 1
         streams = [self._folder / f"{self._count}.{name}" for name in ("out", "err")]
@@ -144,6 +147,8 @@ def _become(order: Mapping[str, Any]) -> None:
         sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding=encoding, closefd=False) for number in (1, 2))
         if order.get("closed"):
             sys.stderr = None
+        if "part_work" in order:
+            parts.PART_WORK = order["part_work"]
         if "largest_file" in order:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"], order["largest_file"]))
         sys.argv = ["lpe-eval", *order["argv"]]

@@ -7,6 +7,7 @@ LABELS: dict[str, str] = {
     "bits_per_byte": "bits per byte",
     "regret_nats": "nats per token above the optimum",
     "change": "change of the loss (nats per token)",
+    "step": "training step",
     "context": "context of the target (tokens)",
     "train_length": "train length",
     "times_plain": "time (plain causal attention = 1)",

@@ -44,24 +44,29 @@ _NO_SUCH_STEP = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
 """What renameat2 says where kernel, file system or sandbox lack it."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
     """Replaces the file at `path` by `content`, durably.
+
+    Args:
+        path: the file.
+        content: of it.
+        private: whether other processes may write the same file meanwhile; the last one wins.
 
     Raises:
         OSError: the file cannot be written; the file that was there before is untouched.
     """
-    with opened_atomically(path) as file:
+    with opened_atomically(path, private) as file:
         file.write(content)
 
 
 @contextmanager
-def opened_atomically(path: Path) -> Iterator[BinaryIO]:
+def opened_atomically(path: Path, private: bool = False) -> Iterator[BinaryIO]:
     """A file to write to, which replaces the one at `path`, durably, once all is written.
 
     Raises:
         OSError: the file cannot be written; the file that was there before is untouched.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL}")
+    partial = path.with_name(_name_of_its_own(path) if private else f".{path.name}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             yield file
@@ -73,6 +78,42 @@ def opened_atomically(path: Path) -> Iterator[BinaryIO]:
             partial.unlink()
         raise
     _force_names(path.parent)
+
+
+def write_once(path: Path, content: bytes) -> bool:
+    """Makes the file at `path` of `content`, durably, unless there is one; of several processes exactly one does.
+
+    Returns:
+        Whether this process made it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(_name_of_its_own(path))
+    try:
+        partial.write_bytes(content)
+        _force(partial)
+        try:
+            # A second name: unlike a rename it never replaces a file, on shared file systems too.
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            # No second names here. Whoever reads meanwhile may see the file before all of it is there.
+            try:
+                with path.open("xb") as file:
+                    file.write(content)
+            except FileExistsError:
+                return False
+        _force_names(path.parent)
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _name_of_its_own(path: Path) -> str:
+    return f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
 
 
 def write_folder(target: Path, fill: Callable[[Path], object], overwrite: bool) -> None:
@@ -155,7 +196,7 @@ def exchange(one: Path, other: Path) -> None:
 def _private(target: Path) -> Iterator[Path]:
     """An empty folder that no other process touches; it is gone afterwards, whatever stands in it then."""
     while True:
-        partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+        partial = target.with_name(_name_of_its_own(target))
         partial.mkdir()
         held = _held(partial)
         if held is not None or not _OPENS_FOLDERS:

@@ -24,6 +24,7 @@ from lpe_eval import table
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, printable
 from lpe_eval.report.folders.folder import Layout, RunFolder
+from lpe_eval.report.folders.shared import Sharing
 from lpe_eval.report.frames import UNFIT
 
 CELLS = "cells"
@@ -41,16 +42,24 @@ class CellFolder(RunFolder, Generic[Key, Cell]):
         run: id of the run.
         spec_text: the resolved spec.
         overwrite: discard the run that the folder holds.
+        sharing: how this process takes part where several fill the folder.
 
     Raises:
-        OutputError: as `RunFolder`.
+        OutputError, SpecError: as `RunFolder`.
     """
 
     def __init__(
-        self, directory: Path, layout: Layout, kind: str, run: str, spec_text: str, overwrite: bool = False
+        self,
+        directory: Path,
+        layout: Layout,
+        kind: str,
+        run: str,
+        spec_text: str,
+        overwrite: bool = False,
+        sharing: Sharing | None = None,
     ) -> None:
         self._cells: dict[Key, Cell] = {}
-        super().__init__(directory, layout, kind, run, spec_text, overwrite)
+        super().__init__(directory, layout, kind, run, spec_text, overwrite, sharing=sharing)
         try:
             self._cells = dict(cell for path in sorted((directory / CELLS).glob("*.json")) for cell in self._read(path))
         except BaseException:
@@ -66,6 +75,10 @@ class CellFolder(RunFolder, Generic[Key, Cell]):
         places = {key: place for place, key in enumerate(dict.fromkeys(order))}
         keys = sorted(self._cells, key=lambda key: (places.get(key, len(places)), [str(part) for part in key]))
         return {key: self._cells[key] for key in keys}
+
+    def cell_file(self, key: Key) -> Path:
+        """The file of a cell, whether it is there or not."""
+        return self.directory / CELLS / f"{self._file_name(key)}.json"
 
     def _save(self, key: Key, content: Mapping[str, Any]) -> None:
         """Writes one cell to disk, durably, before it returns.

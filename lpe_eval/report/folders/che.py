@@ -30,6 +30,7 @@ from lpe_eval.plain import Unreadable, json_of, read_plain, yaml_of
 from lpe_eval.records import CheRow, StringCounts
 from lpe_eval.report.folders.cells import CELLS, CellFolder
 from lpe_eval.report.folders.folder import SPEC, Layout
+from lpe_eval.report.folders.shared import Sharing
 from lpe_eval.report.frames import csv_bytes, plain_csv, require_kinds, typed_frame
 from lpe_eval.report.numbers.che_summary import SUMMARY_COLUMNS, summary_records
 from lpe_eval.spec.che_checkpoint import TrainedTask
@@ -88,15 +89,18 @@ class CheFolder(CellFolder[CellName, CheCell]):
         spec: the resolved spec as plain values, without what earlier starts asked for.
         run: id of the run.
         overwrite: discard what the folder holds of a run.
+        sharing: how this process takes part where several fill the folder.
 
     Raises:
         OutputError: the folder cannot be written, another process writes to it, or it holds another run or
             other files.
     """
 
-    def __init__(self, directory: Path, spec: dict[str, Any], run: str, overwrite: bool) -> None:
+    def __init__(
+        self, directory: Path, spec: dict[str, Any], run: str, overwrite: bool, sharing: Sharing | None = None
+    ) -> None:
         self._spec = spec
-        super().__init__(directory, LAYOUT, "che", run, "", overwrite)
+        super().__init__(directory, LAYOUT, "che", run, "", overwrite, sharing)
 
     def save(self, name: CellName, cell: CheCell) -> None:
         """Writes one cell to disk, durably, and forgets its snapshot."""
@@ -151,7 +155,15 @@ class CheFolder(CellFolder[CellName, CheCell]):
         except OSError as error:
             raise OutputError(f"cannot write to {self.directory}: {error.strerror}") from error
         self._write(f"checkpoints/{slug}/{task}.safetensors", weights)
+        self.save_config(slug, config)
+
+    def save_config(self, slug: str, config: str) -> None:
+        """Writes what a checkpoint says of itself."""
         self._write(f"checkpoints/{slug}/config.yaml", config.encode())
+
+    def chosen(self, model: str) -> dict[str, dict[str, Any]]:
+        """Of each task on which a model was trained, what is said of the run that was chosen."""
+        return {task: cell.chosen for (name, task), cell in self.cells([]).items() if name == model and cell.chosen}
 
     def _snapshot_of(self, name: CellName) -> Path:
         return self.directory / "snapshots" / f"{self._file_name(name)}.pt"

@@ -12,7 +12,8 @@ import numpy as np
 
 from lpe_eval import table, text_tables
 from lpe_eval.errors import OutputError
-from lpe_eval.report.folders.ppl import Run, blocks_of
+from lpe_eval.report.folders.blocks import blocks_of
+from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.frames import UNFIT, csv_bytes, records
 from lpe_eval.report.numbers.by_length import Sweep, changes, effective_lengths, is_anchored, sweeps
 from lpe_eval.report.numbers.position_fit import Fit, fit_power_law

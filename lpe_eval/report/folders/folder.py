@@ -13,6 +13,7 @@ Choices:
       a folder that is still known as a run's.
     * A run that ended before it had anything to keep gives its folder to the next, whatever that asks.
     * The lock is the kernel's (flock), so it goes with the process, whatever ends it.
+    * Shards of one run fill a folder together and without a lock; see `shared.py`. They discard nothing.
 """
 
 import contextlib
@@ -24,12 +25,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from lpe_eval import table
-from lpe_eval.errors import OutputError
+from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.report.folders.atomic import PARTIAL, write_atomically
 from lpe_eval.report.folders.lock import LOCK, hold, release
 from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.folders.provenance import NAME as PROVENANCE
 from lpe_eval.report.folders.provenance import earlier_provenance, provenance_bytes
+from lpe_eval.report.folders.shared import PARTS, Sharing, agree
 
 SPEC = "spec.yaml"
 _PROBE = ".probe"
@@ -58,7 +60,7 @@ class Layout(NamedTuple):
 
 
 class RunFolder:
-    """A folder that this process alone writes to, until `close` or the end of `with`.
+    """A folder that this process writes to, alone unless it shares it, until `close` or the end of `with`.
 
     Args:
         directory: made if it is not there.
@@ -68,10 +70,12 @@ class RunFolder:
         spec_text: the resolved spec, stored as `spec.yaml`.
         overwrite: discard the run that the folder holds, this one or another.
         begun: more names that an unmarked folder may hold.
+        sharing: how this process takes part where several fill the folder; None where it is alone.
 
     Raises:
         OutputError: the folder cannot be written, another process writes to it, or it holds another run or files that
             are no run.
+        SpecError: shards that planned something else fill it.
     """
 
     def __init__(
@@ -83,20 +87,27 @@ class RunFolder:
         spec_text: str,
         overwrite: bool = False,
         begun: tuple[str, ...] = (),
+        sharing: Sharing | None = None,
     ) -> None:
-        self.directory, self.run, self._layout = directory, run, layout
+        self.directory, self.run, self._layout, self._sharing = directory, run, layout, sharing
         self._lock: int | None = None
         try:
             with _explained(directory):
                 directory.mkdir(parents=True, exist_ok=True)
-                _refuse_foreign(directory, layout, spec_text, begun)
-            self._lock = hold(directory)
+                _refuse_foreign(directory, layout, spec_text, begun if sharing is None else (*begun, PARTS))
+            if sharing is None:
+                self._lock = hold(directory)
+                with _explained(directory):
+                    _prove_writable(directory)
+                    self._make_room(spec_text, overwrite)
+            else:
+                _refuse_other(directory, run)
+                with _explained(directory):
+                    agree(directory, sharing.plan)
             with _explained(directory):
-                _prove_writable(directory)
-                self._make_room(spec_text, overwrite)
                 for name in layout.early:
                     (directory / name).mkdir(exist_ok=True)
-                    for left in (directory / name).glob(f".*{PARTIAL}"):
+                    for left in (directory / name).glob(f".*{PARTIAL}") if sharing is None else ():
                         left.unlink()
             self._write(SPEC, self._spec_to_store(spec_text).encode("utf-8"))
             self._write(MARKER, json.dumps({"kind": kind, "run": run, "schema": table.SCHEMA}).encode())
@@ -118,7 +129,7 @@ class RunFolder:
 
     def earlier_provenance(self) -> dict[str, Any]:
         """The provenance of the start that this one goes on with; empty if there is none that can be read."""
-        return earlier_provenance(self.directory)
+        return earlier_provenance(self.directory, self._provenance)
 
     def write_provenance(self, content: Mapping[str, Any]) -> None:
         """Writes where and with what the run was made.
@@ -126,7 +137,16 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        self._write(PROVENANCE, provenance_bytes(content))
+        self._write(self._provenance, provenance_bytes(content))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to the folder meanwhile."""
+        return self._sharing is not None
+
+    @property
+    def _provenance(self) -> str:
+        return f"{PARTS}/shard-{self._sharing.name}.json" if self._sharing and self._sharing.name else PROVENANCE
 
     def _spec_to_store(self, spec_text: str) -> str:
         return spec_text
@@ -139,7 +159,7 @@ class RunFolder:
         """Writes a file, whole or not at all."""
         path = self.directory / name
         try:
-            write_atomically(path, content)
+            write_atomically(path, content, self.shared)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}; {self._kept()}") from error
 
@@ -157,6 +177,15 @@ class RunFolder:
             raise OutputError(f"{self.directory} holds another run ({found}, not {self.run}); {remedy}")
         if other:
             raise OutputError(f"{self.directory} holds another run, of another spec; {remedy}")
+
+
+def _refuse_other(directory: Path, run: str) -> None:
+    found = read_marker(directory)
+    if found not in (None, run):
+        raise SpecError(
+            f"{directory} holds another run ({found}, not {run}); give every shard the same flags, models, text and "
+            "version, or another --out"
+        )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from lpe_eval import table
 from lpe_eval.records import Item, ItemCell, ItemKey
 from lpe_eval.report.folders.cells import CELLS, CellFolder
 from lpe_eval.report.folders.folder import Layout
+from lpe_eval.report.folders.shared import Sharing
 from lpe_eval.report.frames import csv_bytes, require_kinds, typed_frame
 from lpe_eval.report.numbers.items import pooled
 
@@ -55,6 +56,7 @@ class ItemFolder(CellFolder[_Flat, _Cell]):
         columns: of the table.
         further: those of them that tell cells apart beside model and length.
         more: files made of the table.
+        sharing: how this process takes part where several fill the folder.
 
     Raises:
         OutputError: as `RunFolder`.
@@ -70,9 +72,10 @@ class ItemFolder(CellFolder[_Flat, _Cell]):
         columns: tuple[table.Column, ...] = table.ITEM_ROWS,
         further: Sequence[table.Column] = (),
         more: Sequence[str] = (),
+        sharing: Sharing | None = None,
     ) -> None:
         self._table, self._columns, self._further = f"{kind}.csv", columns, tuple(further)
-        super().__init__(directory, items_layout(self._table, more), kind, run, spec_text, overwrite)
+        super().__init__(directory, items_layout(self._table, more), kind, run, spec_text, overwrite, sharing)
 
     def done(self) -> set[ItemKey]:
         """The keys of cells that need not be made again."""
@@ -88,7 +91,7 @@ class ItemFolder(CellFolder[_Flat, _Cell]):
         for metric, found in cell.items.items() or [("", [])]:
             rows.append(self._row(cell, metric, found))
             items += [[metric, *item] for item in found]
-        self._save(_flat(cell.key), {"status": cell.status, "rows": rows, "items": items})
+        self._save(flat_key(cell.key), {"status": cell.status, "rows": rows, "items": items})
 
     def collect(self, order: Iterable[ItemKey]) -> None:
         """Writes both tables from all saved cells, those of `order` first.
@@ -96,7 +99,7 @@ class ItemFolder(CellFolder[_Flat, _Cell]):
         Raises:
             OutputError: a table cannot be written; the cells are kept.
         """
-        held = self.cells(_flat(key) for key in order)
+        held = self.cells(flat_key(key) for key in order)
         rows = [row for cell in held.values() for row in cell.rows]
         self._write(self._table, csv_bytes(self._columns, rows))
         task = [column.name for column in self._columns].index("task")
@@ -146,7 +149,8 @@ class ItemFolder(CellFolder[_Flat, _Cell]):
         return [found[column.name] for column in self._columns]
 
 
-def _flat(key: ItemKey) -> _Flat:
+def flat_key(key: ItemKey) -> _Flat:
+    """A key as it is stored: the model, the length, and what is further."""
     return (key.model, key.length, *key.further)
 
 

@@ -1,6 +1,7 @@
 """The folder of a perplexity run.
 
 cells/<name>.json                        one finished cell each: rows, cost, sums
+parts/<name>.json                        of a length that is being measured and long: its finished parts (`parts.py`)
 rows.csv  cost.csv                       what was measured; what it cost
 by_document.parquet  by_position.parquet sums for pairing and for curves over context
 by_token/<name>.parquet                  losses of single tokens, where they are kept
@@ -25,13 +26,15 @@ import pandas as pd
 from lpe_eval import table, text_tables
 from lpe_eval.errors import OutputError
 from lpe_eval.plain import Unreadable, json_of, yaml_of
-from lpe_eval.records import TokenPart
+from lpe_eval.records import PartName, TokenPart
 from lpe_eval.report.folders.atomic import PARTIAL
 from lpe_eval.report.folders.cells import CELLS, CellFolder
 from lpe_eval.report.folders.folder import SPEC, Layout
 from lpe_eval.report.folders.marker import MARKER, read_marker
+from lpe_eval.report.folders.parts import PartStore
 from lpe_eval.report.folders.provenance import NAME as PROVENANCE
 from lpe_eval.report.folders.provenance import read_provenance
+from lpe_eval.report.folders.shared import PARTS, Sharing
 from lpe_eval.report.folders.tokens import BY_TOKEN, write_tokens
 from lpe_eval.report.frames import csv_bytes, read_bytes, read_csv, read_parquet, require_kinds, typed_frame
 from lpe_eval.report.numbers.regret import Sums, optimum_rows
@@ -42,7 +45,7 @@ LAYOUT = Layout(
         *("rows.csv", "cost.csv", "by_document.parquet", "by_position.parquet"),
         *(*text_tables.DERIVED, text_tables.KEY_SPANS),
     ),
-    folders=(CELLS, BY_TOKEN),
+    folders=(CELLS, BY_TOKEN, PARTS),
     early=(CELLS,),
 )
 
@@ -78,13 +81,23 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         spec_text: the resolved spec.
         overwrite: discard the run that the folder holds.
         keep_tokens: whether a cell with a value is finished only with its losses of single tokens.
+        sharing: how this process takes part where several fill the folder.
     """
 
-    def __init__(self, directory: Path, run: str, spec_text: str, overwrite: bool, keep_tokens: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        run: str,
+        spec_text: str,
+        overwrite: bool,
+        keep_tokens: bool,
+        sharing: Sharing | None = None,
+    ) -> None:
         self._keeps_tokens = keep_tokens
         self._written: dict[CellKey, int] = {}
         self._reckoned: dict[tuple, list[dict[str, Any]]] = {}
-        super().__init__(directory, LAYOUT, "ppl", run, spec_text, overwrite)
+        self.parts = PartStore(directory, run, sharing is not None)
+        super().__init__(directory, LAYOUT, "ppl", run, spec_text, overwrite, sharing)
         if keep_tokens:
             self._make_tokens_folder()
 
@@ -93,20 +106,31 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         return {key for key in found if self._has_tokens(key)} if self._keeps_tokens else found
 
     def keep_tokens(self, key: CellKey, parts: Iterable[TokenPart]) -> None:
-        """Writes the losses of the targets of a cell that is saved next.
-
-        Raises:
-            OutputError: they cannot be written; the cells saved before are kept.
-        """
+        """Writes the losses of the targets of a cell that is saved next; raises OutputError where that fails."""
         path = self.tokens_of(key)
         try:
-            self._written[key] = write_tokens(path, self.run, key, parts)
+            self._written[key] = write_tokens(path, self.run, key, parts, self.shared)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}; {self._kept()}") from error
 
     def tokens_of(self, key: CellKey) -> Path:
         """The file with the losses of the targets of a cell."""
         return self.directory / BY_TOKEN / f"{self._file_name(key)}.parquet"
+
+    def forget_parts(self, names: Iterable[PartName], order: Iterable[CellKey]) -> None:
+        """Removes the parts of lengths of which all cells are on disk."""
+        finished = self.finished()
+        left = {(key.model, key.length) for key in order if key not in finished}
+        self.parts.remove(name for name in names if (name.model, name.length) not in left)
+
+    def file_of(self, piece: PartName | CellKey) -> Path:
+        """The file of a part or of a cell."""
+        return self.parts.path(piece) if isinstance(piece, PartName) else self.cell_file(piece)
+
+    def counts(self) -> dict[CellKey, int]:
+        """How many targets each cell with a value scored."""
+        place = table.ROWS.index(table.N_TOKENS)
+        return {key: cell.rows[0][place] for key, cell in self._cells.items() if cell.status in ("ok", "error")}
 
     def add(self, files: Mapping[str, bytes]) -> None:
         """Writes files that follow from the tables; names are those of the layout.
@@ -165,7 +189,7 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         folder = self.directory / BY_TOKEN
         try:
             folder.mkdir(exist_ok=True)
-            for left in folder.glob(f".*{PARTIAL}"):
+            for left in () if self.shared else folder.glob(f".*{PARTIAL}"):
                 left.unlink()
         except OSError as error:
             self.close()
@@ -203,23 +227,23 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
 
 
 def open_run(
-    directory: Path, spec_text: str, run_id: str, overwrite: bool = False, keep_tokens: bool = False
+    directory: Path,
+    spec_text: str,
+    run_id: str,
+    overwrite: bool = False,
+    keep_tokens: bool = False,
+    sharing: Sharing | None = None,
 ) -> PerplexityFolder:
     """Makes or resumes the folder of a perplexity run, and proves that it can be written to.
 
     Args:
-        directory: made if it is not there.
-        spec_text: the resolved spec, stored as `spec.yaml`.
-        run_id: id of the run.
-        overwrite: discard the run that the folder holds, this one or another. Files that are not
-            a run's are never removed.
-        keep_tokens: whether the losses of single tokens are kept.
+        directory, spec_text, run_id, overwrite, keep_tokens, sharing: as `PerplexityFolder`.
 
     Raises:
-        OutputError: the folder cannot be written, another process writes to it, or it holds
-            another run or other files.
+        OutputError: the folder cannot be written, another process writes to it, or it holds another run or other files.
+        SpecError: shards that planned something else fill it.
     """
-    return PerplexityFolder(directory, run_id, spec_text, overwrite, keep_tokens)
+    return PerplexityFolder(directory, run_id, spec_text, overwrite, keep_tokens, sharing)
 
 
 def read_run(directory: Path) -> Run:
@@ -239,30 +263,6 @@ def read_run(directory: Path) -> Run:
         spec=read_mapping(directory / SPEC),
         provenance=read_provenance(directory),
     )
-
-
-def blocks_of(by_document: pd.DataFrame) -> dict[tuple, list[BlockSum]]:
-    """The sums of `by_document.parquet`, by the cell that they are of."""
-    found: dict[tuple, list[BlockSum]] = {}
-    for record in by_document.to_dict("records"):
-        found.setdefault(cell_of(record), []).append(
-            BlockSum(
-                str(record["document"]),
-                str(record["digest"]),
-                int(record["block"]),
-                float(record["nll_nats"]),
-                int(record["n_tokens"]),
-                int(record["n_bytes"]),
-                int(record["n_nonfinite"]),
-            )
-        )
-    return found
-
-
-def cell_of(row: Mapping[Any, Any]) -> tuple[str, str, int, int | None]:
-    """The model, protocol, length and stride of a row."""
-    stride = None if row["stride"] is None or row["stride"] is pd.NA else int(row["stride"])
-    return str(row["model"]), str(row["protocol"]), int(row["length"]), stride
 
 
 def read_mapping(path: Path) -> dict:

@@ -32,13 +32,17 @@ def provenance_bytes(content: Mapping[str, Any]) -> bytes:
     return f"{text}\n".encode("utf-8", "backslashreplace")
 
 
-def read_provenance(directory: Path) -> dict[str, Any]:
+def read_provenance(directory: Path, name: str = NAME) -> dict[str, Any]:
     """The provenance of a run, in today's shape; empty where none was written yet.
+
+    Args:
+        directory: of the run.
+        name: of the file; that of a shard has another one.
 
     Raises:
         OutputError: it is damaged, or no provenance.
     """
-    path = directory / NAME
+    path = directory / name
     if not path.exists():
         return {}
     again = "run the same command again to write it anew"
@@ -54,10 +58,10 @@ def read_provenance(directory: Path) -> dict[str, Any]:
         raise OutputError(f"{path} is damaged: {error}, and this program did not write it so; {again}") from error
 
 
-def earlier_provenance(directory: Path) -> dict[str, Any]:
+def earlier_provenance(directory: Path, name: str = NAME) -> dict[str, Any]:
     """The provenance of the start that another one goes on with; empty where it cannot be read."""
     try:
-        return read_provenance(directory)
+        return read_provenance(directory, name)
     except OutputError:
         return {}
 

@@ -42,7 +42,7 @@ class DocumentTokens(NamedTuple):
     loss: Float[np.ndarray, " n"]
 
 
-def write_tokens(path: Path, run: str, key: CellKey, parts: Iterable[TokenPart]) -> int:
+def write_tokens(path: Path, run: str, key: CellKey, parts: Iterable[TokenPart], private: bool = False) -> int:
     """Writes the targets of a cell, durably; gives the bytes that were written.
 
     Args:
@@ -50,11 +50,12 @@ def write_tokens(path: Path, run: str, key: CellKey, parts: Iterable[TokenPart])
         run: id of the run.
         key: which cell.
         parts: its targets.
+        private: whether other processes may write the same file meanwhile.
 
     Raises:
         OSError: it cannot be written.
     """
-    with opened_atomically(path) as file:
+    with opened_atomically(path, private) as file:
         # No time and no name of a machine is written into a Parquet file.
         with pq.ParquetWriter(file, _SCHEMA, compression="zstd") as writer:
             for piece in _pieces(parts):

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.folders.ppl import Run, blocks_of, cell_of
+from lpe_eval.report.folders.blocks import blocks_of, cell_of
+from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.frames import UNFIT
 from lpe_eval.report.gate.joining import Judged
 from lpe_eval.report.numbers.regret import Sums, optimum_rows

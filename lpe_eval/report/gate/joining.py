@@ -33,7 +33,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lpe_eval.errors import OutputError
-from lpe_eval.report.folders.ppl import Run, blocks_of, cell_of
+from lpe_eval.report.folders.blocks import blocks_of, cell_of
+from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.frames import UNFIT
 from lpe_eval.table import CHE_METRICS, BlockSum
 
