@@ -1,8 +1,9 @@
 """How a spec of any kind becomes a run on the screen: run, shown, compared, and ended with the right exit code."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lpe_eval.errors import SomeCellsFailed, SpecError
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
     from lpe_eval.engine import Engine
     from lpe_eval.measure.progress import Tell
     from lpe_eval.report.gate.joining import Judged
+    from lpe_eval.report.tracker import Tracker
     from lpe_eval.run import Outcome
     from lpe_eval.screen import Table
 
 
 _ALONE = ("speed", "train", "study")
 """Kinds of run whose work cannot be shared out among processes."""
+
+NO_TRACKER: "Mapping[str, type[Tracker]]" = MappingProxyType({})
 
 
 def run_spec(
@@ -53,7 +57,7 @@ def run_spec(
 
     if (address := address_of(out)) is not None:
         with staged(out) as folder:
-            run_spec(spec, folder, overwrite, quiet, baselines, device, jobs, shard, engine)
+            run_spec(spec, folder, overwrite, quiet, baselines, device, jobs, log_to, shard, engine)
             if not quiet:
                 console.note(f"stored at {address}" + ("" if shard is None else ", which is what to give to merge"))
         return
@@ -72,6 +76,8 @@ def run_spec(
         raise SpecError(f"the work of {kind} is not shared out among processes; start it by itself")
     if part is not None and baselines and not part.is_rank:
         raise SpecError("--baseline: a shard has no tables to compare; compare after lpe-eval merge")
+    if part is not None and log_to and not part.is_rank:
+        raise SpecError("--log-to: a shard has no tables to hand to a tracker; leave it out")
     quiet = quiet or (part is not None and part.is_rank and not part.leads)
     if engine is not None and (part is not None or out is None or overwrite or kind in _ALONE):
         raise SpecError("--engine needs an --out of its own, and goes with neither --shard nor --overwrite")
@@ -80,7 +86,7 @@ def run_spec(
     chosen = trackers(log_to)
     tell = (lambda sentence: None) if quiet else console.note
     refuse = partial(refuse_incomparable, opened)
-    settings = Settings(out, overwrite, partial(console.progress, quiet=quiet), tell, device, jobs, refuse, part)
+    settings = Settings(out, overwrite, partial(console.progress, quiet=quiet), tell, device, jobs, refuse, shard=part)
     if engine is not None and out is not None:
         from lpe_eval.engine import run_on
 
@@ -113,8 +119,13 @@ def asked_engine(name: str | None, workers: int | None, gpus: float, cpus: float
     return parse_engine(name, workers, gpus, cpus)
 
 
-def show_outcome(outcome: "Outcome", opened: "dict[str, list[Judged]]", tell: "Tell") -> None:
-    """Shows the tables of a run, compares it with baselines, and ends as it went.
+def show_outcome(
+    outcome: "Outcome",
+    opened: "dict[str, list[Judged]]",
+    tell: "Tell",
+    chosen: "Mapping[str, type[Tracker]]" = NO_TRACKER,
+) -> None:
+    """Shows the tables of a run, hands it to the trackers `chosen`, compares it with baselines, and ends as it went.
 
     Raises:
         SomeCellsFailed: some cells have no value, by accident.
