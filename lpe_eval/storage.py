@@ -31,6 +31,8 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}([^/].*)", re.DOTALL)
 _EVERY = 2.0
 _TRIES = (0.5, 2.0, 5.0)
 """Seconds before each further try at the end."""
+_UNKNOWN = (-1, -1)
+"""The stamp of no file."""
 
 
 def address_of(place: Path | str | None) -> str | None:
@@ -84,7 +86,11 @@ class _Mirror:
                 # Some file systems give paths from a root that others leave out.
                 name = PurePosixPath(str(each).strip("/")).relative_to(self._root.strip("/"))
                 path = self.folder / str(name)
-                if ".." in name.parts or path.exists():
+                if ".." in name.parts:
+                    continue
+                if path.exists():
+                    # Whether it is the same is not known; that it is there is, for when it vanishes here.
+                    self._known[name.as_posix()] = _UNKNOWN
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

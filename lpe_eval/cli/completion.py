@@ -14,7 +14,6 @@ from pathlib import Path
 
 import typer
 
-from lpe_eval import table
 from lpe_eval.registry import ATTENTIONS, CORPORA, ENCODINGS, EXPORTERS, KINDS, PROBLEMS, TRACKERS
 from lpe_eval.spec.released import baseline_names, released_encoders, released_names
 from lpe_eval.spec.task_files import problem_task_names, protocol_names, task_names
@@ -134,6 +133,8 @@ def all_forms(incomplete: str) -> list[str]:
 
 def columns(incomplete: str) -> list[str]:
     """Columns of the usual tables, the last of a list."""
+    from lpe_eval import table
+
     return _last(incomplete, [*dict.fromkeys(each.name for each in (*table.ROWS, *table.CHE, *table.SPEED))])
 
 

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from lpe_eval.errors import CheckpointError, LpeEvalError
-from lpe_eval.measure import by_length
+from lpe_eval.measure import passing
 from lpe_eval.model import needed_memory
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.checkpoints.huggingface import HuggingFace
@@ -62,7 +62,7 @@ def test_a_model_that_cannot_fit_says_so_before_anything_is_allocated(here: Path
 
 
 def test_a_window_that_cannot_fit_costs_its_length_alone(here: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(by_length, "free_memory", lambda: 10_000)
+    monkeypatch.setattr(passing, "free_memory", lambda: 10_000)
     said = told(*ppl("--attention", "dense", lengths="16,128"), code=4)
     assert "a window of 128 tokens needs" in said.replace("\n", " ")
     rows = list(csv.DictReader(Path("out/rows.csv").read_text().splitlines()))
