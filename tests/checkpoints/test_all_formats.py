@@ -16,6 +16,8 @@ from lpe_eval.report.folders.ppl import read_run
 from tests.support.neox_files import SYMBOLS, layers_of, write
 from tests.support.neox_reference import logits
 
+pytestmark = pytest.mark.slow
+
 OWN = '''
 import torch
 from torch import nn

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = Path(__file__).parents[1] / "plugin"
 ASKED = ("accuracy", "-m", "alibi", "-m", "rope", "--lengths", "64,256", "--max-tokens", "3000", "--data", "text")
 

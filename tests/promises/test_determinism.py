@@ -20,6 +20,8 @@ from lpe_eval.spec.model_spec import CheckpointSpec
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.spec.train_spec import TrainSpec
 
+pytestmark = pytest.mark.slow
+
 ENCODINGS = ("kerple_log", "dape(kerple_log)", "randomized(rope)", "cope")
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 

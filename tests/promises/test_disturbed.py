@@ -13,6 +13,8 @@ from lpe_eval.report.folders.ppl import read_run
 from tests.support.runs_to_end import furnished, ppl, run_undisturbed, train
 from tests.support.warm import Warm, warm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def lpe_eval(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:

@@ -18,6 +18,8 @@ from lpe_eval.report.folders.provenance import read_provenance
 from tests.support.page_reader import PageReader
 from tests.support.warm import Warm, warm
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BASELINES = sorted(path for path in (ROOT / "results" / "baselines").iterdir() if path.is_dir())
 SHAPE = ("--width", "16", "--layers", "1", "--heads", "2")

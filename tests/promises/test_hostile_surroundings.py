@@ -14,6 +14,8 @@ from tests.support.hostile_inputs.row import corpus, furnished, table, train
 from tests.support.small_ppl import TEXT, ppl
 from tests.support.warm import Warm, warm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
