@@ -140,7 +140,7 @@ def test_zsh_gets_names_in_its_own_words_and_files_where_there_are_none(home: Pa
 def seconds(once: Callable[[], object]) -> float:
     """Of a processor, in the processes that something starts: what else the machine does is no fault of ours."""
     took = []
-    for _ in range(3):
+    for _ in range(6):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         once()
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
