@@ -22,7 +22,7 @@ from lpe_eval.data.windows import plan as cut
 from lpe_eval.data.windows import resolve
 from lpe_eval.measure.batches import Plan
 from lpe_eval.measure.parts import Part, long_lengths
-from lpe_eval.records import CellPart, PartSums, Piece
+from lpe_eval.part_records import CellPart, PartSums, Piece
 from lpe_eval.report.folders.ppl import open_run
 from lpe_eval.report.folders.provenance import provenance_bytes
 from lpe_eval.report.folders.shared import SharedPlan, Sharing

@@ -23,8 +23,9 @@ from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import Account, publishable_name, run_facts
 from lpe_eval.measure.sharing import own_parts
 from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.part_records import Piece
 from lpe_eval.ranks import Others, together
-from lpe_eval.records import Cell, ItemCell, ItemKey, Piece, key_of
+from lpe_eval.records import Cell, ItemCell, ItemKey, key_of
 from lpe_eval.registry import KINDS
 from lpe_eval.report.folders.gathering import joined_provenance
 from lpe_eval.report.folders.items import ItemFolder, flat_key
@@ -227,9 +228,8 @@ def run_cells(
         wanted = set(mine) - done
         left = {each.name: [cell for cell in each.work if key_of(each.name, cell) in wanted] for each in models}
         others = Others([(folder.cell_file(flat_key(key)), work[key]) for key in set(order) - set(mine)])
-        with together(
-            settings.progress, settings.shard, folder.directory, sum(map(work.__getitem__, wanted)), "tokens", others
-        ) as advance:
+        total = sum(map(work.__getitem__, wanted))
+        with together(settings.progress, settings.shard, folder.directory, total, "tokens", others) as advance:
             try:
                 for each in models:
                     for cell in _cells(each, left[each.name], common, measure, kind.metrics, advance):

@@ -25,9 +25,10 @@ from lpe_eval.model import encoder_folder as stored
 from lpe_eval.model.needed_memory import TRAINED_WEIGHT, WEIGHT, model_shortfall
 from lpe_eval.model.unchanged import Stamps
 from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.part_records import Piece
 from lpe_eval.plain import yaml_of
 from lpe_eval.ranks import Others, together
-from lpe_eval.records import CheRow, Piece
+from lpe_eval.records import CheRow
 from lpe_eval.report.figures.che import draw_che
 from lpe_eval.report.folders.che import CheCell, CheFolder, slug_of
 from lpe_eval.report.folders.gathering import joined_provenance

@@ -30,9 +30,9 @@ from lpe_eval.measure.provenance import Account, cost, run_facts
 from lpe_eval.measure.remarks import remarks
 from lpe_eval.measure.sharing import own_share, pieces_of, tokens_left, work_of_others
 from lpe_eval.model.checkpoint import LoadOptions
+from lpe_eval.part_records import PartSums
 from lpe_eval.plain import yaml_of
 from lpe_eval.ranks import Others, together
-from lpe_eval.records import PartSums
 from lpe_eval.report.figures.ppl import draw_perplexity
 from lpe_eval.report.folders.derived import derived_files
 from lpe_eval.report.folders.folder import SPEC

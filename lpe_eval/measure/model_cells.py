@@ -24,7 +24,8 @@ from lpe_eval.measure.progress import Tell
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.transformer_model import TransformerModel
-from lpe_eval.records import KeepTokens, PartName, PartSums, TokenPart
+from lpe_eval.part_records import PartName, PartSums
+from lpe_eval.records import KeepTokens, TokenPart
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.table import CellKey, Facts, Measurement
 

@@ -20,7 +20,7 @@ from lpe_eval.measure.plan import tokens_of, work, work_per_token
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.token_losses import token_losses
 from lpe_eval.model.language_model import LanguageModel
-from lpe_eval.records import CellPart, PartName, PartSums, PlacedTokens
+from lpe_eval.part_records import CellPart, PartName, PartSums, PlacedTokens
 from lpe_eval.table import BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
 
 PART_WORK = 1 << 22

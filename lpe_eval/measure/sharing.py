@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lpe_eval.measure.optimum import Best, Scored
 from lpe_eval.measure.parts import Part, parts_of
 from lpe_eval.measure.plan import tokens_of
-from lpe_eval.records import PartName, Piece
+from lpe_eval.part_records import PartName, Piece
 from lpe_eval.shard import Shard, shares
 from lpe_eval.table import CellKey
 

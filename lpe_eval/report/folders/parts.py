@@ -17,8 +17,9 @@ import numpy as np
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
+from lpe_eval.part_records import CellPart, PartName, PartSums, Piece, PlacedTokens
 from lpe_eval.plain import Unreadable, json_of, printable
-from lpe_eval.records import CellPart, PartName, PartSums, Piece, PlacedTokens, TokenPart
+from lpe_eval.records import TokenPart
 from lpe_eval.report.folders.atomic import opened_atomically, write_atomically
 from lpe_eval.report.folders.shared import PARTS
 from lpe_eval.report.frames import UNFIT

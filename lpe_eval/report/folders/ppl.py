@@ -25,8 +25,9 @@ import pandas as pd
 
 from lpe_eval import table, text_tables
 from lpe_eval.errors import OutputError
+from lpe_eval.part_records import PartName
 from lpe_eval.plain import Unreadable, json_of, yaml_of
-from lpe_eval.records import PartName, TokenPart
+from lpe_eval.records import TokenPart
 from lpe_eval.report.folders.atomic import PARTIAL
 from lpe_eval.report.folders.cells import CELLS, CellFolder
 from lpe_eval.report.folders.folder import SPEC, Layout

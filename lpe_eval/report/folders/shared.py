@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError, SpecError
+from lpe_eval.part_records import Piece
 from lpe_eval.plain import Unreadable, json_of, read_plain
-from lpe_eval.records import Piece
 from lpe_eval.report.folders.atomic import PARTIAL, write_once
 from lpe_eval.spec.fingerprint import fingerprint
 
