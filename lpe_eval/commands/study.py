@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from lpe_eval.commands.train import resolved
+from lpe_eval.data.corpus import open_corpus
 from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.progress import Tell
@@ -45,6 +46,7 @@ def run_spec(spec: StudySpec, settings: Settings) -> Outcome:
 
     Raises:
         SpecError: the device does not exist.
+        DataError: the text is not there.
         OutputError: the folder cannot be used.
     """
     device = pick_device(settings.device)
@@ -130,6 +132,9 @@ def estimate(spec: StudySpec, tell: Tell, device: str, jobs: int | None) -> Esti
 def _trained(trainings: Sequence[TrainSpec], out: Path, settings: Settings, on_gpu: bool) -> dict[str, str]:
     """Trains what is left, several at once; the last words of each training that failed."""
     left = [each for each in trainings if ended_training(out / each.name, spec_text(each)) is None]
+    if left:
+        # Text that is not there is one sentence, and not one for each training.
+        open_corpus(left[0].corpus)
     failed: dict[str, str] = {}
     running: dict[str, subprocess.Popen] = {}
     waiting = list(left)

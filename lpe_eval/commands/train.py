@@ -9,6 +9,7 @@ from lpe_eval.errors import OutputError, SpecError
 from lpe_eval.measure.determinism import deterministic
 from lpe_eval.measure.device import pick_device, slow_products
 from lpe_eval.measure.facts import corpus_facts
+from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.memory import peak_memory_mib
 from lpe_eval.measure.progress import Progress, Tell
 from lpe_eval.measure.provenance import Account, cost, run_facts
@@ -55,6 +56,7 @@ def run_spec(spec: TrainSpec, settings: Settings) -> Outcome:
     ):
         # Seeds decide everything, so training once more would end at the same weights.
         if not folder.ended:
+            keep_freed_memory()
             _train_in(folder, spec, device, settings.progress)
     sentence = f"checkpoint: {folder.directory}   measure it: lpe-eval ppl -m {folder.directory}"
     return Outcome(folder.directory, [sentence])

@@ -13,6 +13,9 @@ from contextvars import ContextVar
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Parameters of `mallopt`, from malloc.h."""
+_LARGEST_KEPT = (1 << 30, 1 << 25)
+"""Bytes of the largest block that is kept, the first that is accepted: glibc before 2.35 allows no more than 32 MiB."""
+_OTHERS = ((_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
 
 _SHARED: ContextVar[bool] = ContextVar("shared", default=False)
 
@@ -35,5 +38,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # a process without a C library to ask
         return False
-    wanted = ((_MMAP_THRESHOLD, 1 << 25), (_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
-    return all(mallopt(parameter, value) == 1 for parameter, value in wanted)
+    largest = any(mallopt(_MMAP_THRESHOLD, value) == 1 for value in _LARGEST_KEPT)
+    return largest and all(mallopt(parameter, value) == 1 for parameter, value in _OTHERS)
