@@ -41,7 +41,8 @@ def kernels(capability: int, quick: bool) -> Iterator[dict[str, Any]]:
             if size is None:
                 yield {"capability": capability, **facts, "kernel": "none: blocked", "fits": True}
                 continue
-            told = size.shared_bytes(heads, width, dtype.itemsize)
+            reserved = fused_kernel.RESERVED if memory > 200 << 10 else 0
+            told = size.shared_bytes(heads, width, dtype.itemsize) + reserved
             for number, each in enumerate(compiled.fused(capability, heads, width, hidden, dtype, size)):
                 pairs = size.rows * size.keys if number == 0 else fused_kernel._ROWS * size.keys / heads
                 more = {"tile": f"{size.rows} x {size.keys}", "estimated_kib": told / 1024 if number == 0 else None}

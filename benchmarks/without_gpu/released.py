@@ -10,12 +10,13 @@ import torch
 import lpe_eval
 from lpe_eval.measure.device import dtype_name
 from lpe_eval.model import flex_kernels, fused_kernel
-from lpe_eval.model.attention import choose
+from lpe_eval.model.attention import AttentionPath, choose
 from lpe_eval.model.attentions import fused
 from lpe_eval.model.build import build_encodings
 from lpe_eval.model.encoding import Encoding, Geometry
 from lpe_eval.model.falling_back import attended, taken
 from lpe_eval.model.mask import Mask
+from lpe_eval.model.transformer import masks_of
 from lpe_eval.plain import read_plain, yaml_of
 from lpe_eval.spec.model_spec import CheckpointSpec
 from without_gpu.flex_code import META
@@ -90,24 +91,38 @@ def paths_of(capability: int) -> Iterator[dict[str, Any]]:
     for folder in sorted(Path(lpe_eval.__file__).parent.joinpath("released").iterdir()):
         spec = CheckpointSpec.model_validate(yaml_of(read_plain(folder / "config.yaml"))).model
         shape = Geometry(spec.heads, spec.width // spec.heads, spec.width, spec.train_length, spec.causal)
-        encoding = build_encodings(spec.encoding, shape, 1)[0].to(META)
-        name, path = choose("auto", encoding, CUDA)
-        before = _compilations(graphs, kernels)
+        encodings = build_encodings(spec.encoding, shape, spec.layers)
+        # Of layers that attend alike, the first.
+        layers = {(each.label, mask): each for each, mask in reversed([*zip(encodings, masks_of(spec), strict=True)])}
+        longest = min((each.longest_length for each in encodings if each.longest_length is not None), default=None)
+        before, asked = _compilations(graphs, kernels), list[str]()
         with taken() as found, torch.inference_mode():
-            for texts, rows, length in varied(encoding.longest_length):
-                at = _positions(encoding, length)
-                q, k, v = torch.empty(texts, length, 3, spec.heads, shape.head_width, dtype=dtype, device=META).permute(
-                    2, 0, 3, 1, 4
-                )
-                q, k = (each.to(dtype) for each in encoding.rotate(q, k, at))
-                context = attended(path, q[:, :, length - rows :], k, v, encoding, at, Mask())
-                assert context.shape == (texts, spec.heads, rows, shape.head_width)
-        lengths = [each for each in LENGTHS if encoding.longest_length is None or each <= encoding.longest_length]
+            for (_, mask), encoding in layers.items():
+                name, path = choose("auto", encoding.to(META), CUDA)
+                asked.append(name)
+                for texts, rows, length in varied(longest):
+                    context = _attended(path, encoding, mask, torch.Size((texts, length, spec.width)), rows, dtype)
+                    assert context.shape == (texts, spec.heads, rows, shape.head_width)
+        name = "+".join(dict.fromkeys(asked))
+        lengths = [each for each in LENGTHS if longest is None or each <= longest]
         yield {
             "capability": capability, "model": folder.name, "dtype": str(dtype).removeprefix("torch."),
             "asked": name, "path": found.paths(name), "lengths": f"{lengths[0]} to {lengths[-1]}",
             "compilations": _compilations(graphs, kernels) - before, "note": found.note,
         }  # fmt: skip
+
+
+def _attended(
+    path: type[AttentionPath], encoding: Encoding, mask: Mask, shape: torch.Size, rows: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """What a layer attends to, of tokens that have a shape and no values."""
+    x = torch.empty(shape, dtype=dtype, device=META)
+    at = _positions(encoding, shape[1])
+    heads = torch.empty(*shape[:2], 3, encoding.geometry.heads, encoding.geometry.head_width, dtype=dtype, device=META)
+    q, k, v = heads.permute(2, 0, 3, 1, 4)
+    q, k = (each.to(dtype) for each in encoding.rotate(q, k, at))
+    features = encoding.features(x) if encoding.capabilities.features else None
+    return attended(path, q[:, :, shape[1] - rows :], k, v, encoding, at, mask, features)
 
 
 def _positions(encoding: Encoding, length: int) -> torch.Tensor:

@@ -24,6 +24,9 @@ _PER_PROGRAM = 32
 _INDICES = 1 << 31
 """Of one text in a kernel; beyond, whole numbers of 32 bits would turn negative."""
 
+RESERVED = 4 << 10
+"""Bytes of fast memory kept free on cards of more than 200 KiB: 100 KiB were taken there where 96 were reckoned."""
+
 _LARGEST_HIDDEN = 1 << 14
 """What hidden units hold at most for the bias alone, a quarter of the largest number of 16 bits."""
 
@@ -44,7 +47,8 @@ class Tile(NamedTuple):
         """Fast memory that it needs, from above; `benchmarks/compiled_ahead.py` compares it with what compilers say.
 
         That is queries and keys, and the tile of all heads in float32 where it changes hands between threads. In
-        float32 each operand is held in two parts for products of full precision.
+        float32 each operand is held in two parts for products of full precision. Compilers for cards of more than
+        200 KiB take up to `RESERVED` more in float32.
         """
         operands = padded(heads) * padded(width) * itemsize * (self.rows + self.keys)
         handed_over = padded(heads) * self.rows * self.keys * 4
@@ -70,7 +74,8 @@ def tile(heads: int, width: int, hidden: int, dtype: torch.dtype, shared_memory:
     if padded(heads) > 32 or padded(hidden) > 128:
         return None
     size = dtype.itemsize
-    fits = (each for each in TILES if each.suits(size) and each.shared_bytes(heads, width, size) <= shared_memory)
+    room = shared_memory - (RESERVED if shared_memory > 200 << 10 else 0)
+    fits = (each for each in TILES if each.suits(size) and each.shared_bytes(heads, width, size) <= room)
     return next(fits, None)
 
 
