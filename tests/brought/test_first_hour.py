@@ -13,6 +13,8 @@ from lpe_eval.cli import app
 from lpe_eval.report.folders.ppl import read_run
 from tests.support.native_checkpoints import checkpoint
 
+pytestmark = pytest.mark.slow
+
 TEXT = "hello world, hello moon. " * 60
 
 

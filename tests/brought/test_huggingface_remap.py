@@ -15,6 +15,8 @@ from tests.support import llama_oracle, remap_oracle
 from tests.support.remapped_models import EVERY_HEAD, LENGTH, REMAPS, SIZES, answers, near, opened, saved, with_biases
 from tests.support.transformers_models import STREAM, TRAINED, save, since_version_5
 
+pytestmark = pytest.mark.slow
+
 
 def plainly(folder: Path, remap: str, inverse: Tensor, magnitude: float = 1.0) -> Tensor:
     """The logits from the formulas, for frequencies that any rule gave."""

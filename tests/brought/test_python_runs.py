@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from lpe_eval.cli import app
 from tests.support.own_models import ALPHABET, Bigram, reference
 
+pytestmark = pytest.mark.slow
+
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu " * 4
 DOCUMENTS = [WORDS[start : start + 150] for start in range(8)]
 

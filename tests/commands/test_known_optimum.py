@@ -14,6 +14,8 @@ from tests.support.known_models import reference
 from tests.support.small_ppl import told
 from tests.support.warm import Warm, warm
 
+pytestmark = pytest.mark.slow
+
 FLOAT32 = 2e-6
 """Nats: what a log-softmax in float32 is off from the loss of a guess whose logarithms are 10 or less."""
 

@@ -18,6 +18,8 @@ from lpe_eval.report.folders.long_perplexity import read_long_rows
 from tests.support.native_checkpoints import checkpoint
 from tests.support.tiny_llama import save_llama
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "long_perplexity"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
 CASES = {case["name"]: case for case in EXPECTED["cases"]}

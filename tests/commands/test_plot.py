@@ -26,6 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_problems_in_several_folders_are_drawn_as_if_they_stood_in_one(runs: Path, tmp_path: Path):
     result = plot(runs / "rope", runs / "alibi", "--out", tmp_path)
     assert result.exit_code == 0, result.output

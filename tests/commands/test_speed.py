@@ -103,6 +103,7 @@ def test_memory_of_a_length_without_positions_is_an_answer_and_a_broken_case_a_f
     assert broken.mib is None and broken.status == "failed" and "cannot compute alibi" in broken.note
 
 
+@pytest.mark.slow
 def test_a_small_measurement_gives_a_tidy_table_and_a_length_without_positions_is_not_available(tmp_path: Path):
     out = tmp_path / "cost"
     flags = ["--encoding", "alibi,learned", "--encoding", "dape(kerple_log)", "--lengths", "32,600", *SMALL]

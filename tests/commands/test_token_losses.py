@@ -27,6 +27,8 @@ from tests.support.native_checkpoints import checkpoint
 from tests.support.store_runs import KEYS, SPEC, measurement_of
 from tests.support.warm import Warm, warm
 
+pytestmark = pytest.mark.slow
+
 PROTOCOLS = "nonoverlap,sliding,last,anchored"
 FLAGS = ("--lengths", "16,32", "--max-tokens", "900", "--protocol", PROTOCOLS, "--last-k", "8", "-q")
 TABLES = ("rows.csv", "by_document.parquet", "by_position.parquet", "effective_length.csv", "changes.csv")

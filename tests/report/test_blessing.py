@@ -22,6 +22,8 @@ from lpe_eval.report.folders.atomic import exchange, put_back, write_folder
 from tests.support.native_checkpoints import checkpoint
 from tests.support.warm import Warm, warm
 
+pytestmark = pytest.mark.slow
+
 RUNS = ("first", "second", "third")
 BASELINES = Path("results/baselines")
 

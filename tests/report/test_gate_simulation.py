@@ -19,6 +19,8 @@ from lpe_eval.report.numbers.student import student
 from lpe_eval.table import BlockSum, CellKey
 from tests.support.gate_runs import block, loss, run_of
 
+pytestmark = pytest.mark.slow
+
 SEEDS = 200
 LEVELS, SPREADS, SIZES = (1.10, 1.10, 1.23), (0.35, 0.35, 0.68), (1023, *[1024] * 11, 1)
 LENGTHS = (512, 8192)
