@@ -22,7 +22,7 @@ from lpe_eval.data.windows import plan as cut
 from lpe_eval.data.windows import resolve
 from lpe_eval.measure.batches import Plan
 from lpe_eval.measure.parts import Part, long_lengths
-from lpe_eval.part_records import CellPart, PartSums, Piece
+from lpe_eval.part_records import CellPart, PartSums, Piece, numbered
 from lpe_eval.report.folders.ppl import open_run
 from lpe_eval.report.folders.provenance import provenance_bytes
 from lpe_eval.report.folders.shared import SharedPlan, Sharing
@@ -100,7 +100,7 @@ def _drawn(key: CellKey, part: Part, draw: np.random.Generator) -> PartSums:
     rest = scored - BLOCK_TARGETS * last
     blocks[-1] = (document, block._replace(n_tokens=rest))
     positions = tuple(PositionSum(at, at, float(draw.normal(20, 1)), 10) for at in range(1, 200))
-    cell = CellPart(key, tuple(blocks), positions, 1.0, float(part.tokens), len(part.spans), 0)
+    cell = CellPart(key, numbered(blocks), positions, 1.0, float(part.tokens), len(part.spans), 0)
     return PartSums(part.name, _FACTS, "flash", "ok", "", "", 1024.0, 16384, (cell,))
 
 
