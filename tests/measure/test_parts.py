@@ -153,7 +153,7 @@ def test_a_part_of_an_earlier_version_is_read(planned, monkeypatch: pytest.Monke
         names = {number: (name, digest) for number, name, digest in cell[1].pop("documents")}
         rows = zip(*cell[1].values(), strict=True)
         cell[1] = [[document, [*names[document], *block]] for document, *block in rows]
-        assert cell[1]
+    assert any(cell[1] for cell in content["cells"])
     store.path(part.name).write_text(json.dumps(content))
     assert store.read(part.name) == sums
 

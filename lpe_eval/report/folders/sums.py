@@ -20,6 +20,7 @@ from lpe_eval.report.frames import typed_frame
 from lpe_eval.table import CellKey, Column, PositionSum
 
 _ROWS = 1 << 17
+_TABLES = {"by_document.parquet": table.BY_DOCUMENT, "by_position.parquet": table.BY_POSITION}
 _SAMPLE: dict[str, Any] = {"string": "", "Int64": 0, "float64": 0.0}
 
 
@@ -38,10 +39,7 @@ def write_sums(folder: Path, run: str, cells: Iterable[tuple[CellKey, CellSums]]
     with ExitStack() as stack:
         documents, positions = (
             stack.enter_context(_Writer(stack.enter_context(opened_atomically(folder / name, private)), columns))
-            for name, columns in (
-                ("by_document.parquet", table.BY_DOCUMENT),
-                ("by_position.parquet", table.BY_POSITION),
-            )
+            for name, columns in _TABLES.items()
         )
         for key, sums in cells:
             where = {"run": run, **key._asdict()}
