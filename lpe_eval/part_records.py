@@ -1,6 +1,6 @@
 """What parts of a long length, and the processes that share a run, tell of their work, beside `records.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,18 +27,46 @@ class PartName(NamedTuple):
     cut: str
 
 
+class NumberedBlocks(NamedTuple):
+    """Sums over blocks of text, column by column: a value of each is one block.
+
+    Attributes:
+        documents: number, name and digest of each document.
+        document: number of each block's document.
+    """
+
+    documents: tuple[tuple[int, str, str], ...]
+    document: tuple[int, ...]
+    block: tuple[int, ...]
+    nll_nats: tuple[float, ...]
+    n_tokens: tuple[int, ...]
+    n_bytes: tuple[int, ...]
+    n_nonfinite: tuple[int, ...]
+
+
+def numbered(blocks: Iterable[tuple[int, BlockSum]]) -> NumberedBlocks:
+    """Blocks, each with the number of its document, column by column."""
+    documents: dict[int, tuple[int, str, str]] = {}
+    rows = []
+    for document, block in blocks:
+        documents.setdefault(document, (document, block.document, block.digest))
+        rows.append((document, *block[2:]))
+    columns = zip(*rows, strict=True) if rows else [()] * (len(NumberedBlocks._fields) - 1)
+    return NumberedBlocks(tuple(documents.values()), *columns)
+
+
 class CellPart(NamedTuple):
     """What a part says of one cell: sums over the windows of the cell that stand in the part.
 
     Attributes:
-        blocks: with the number of their document, rising.
+        blocks: in the order of documents and of their text.
         n_windows: of them.
         n_shared: those whose losses serve another protocol, too.
         n_forward_tokens: tokens fed, shares of those that protocols have in common.
     """
 
     key: CellKey
-    blocks: tuple[tuple[int, BlockSum], ...]
+    blocks: NumberedBlocks
     positions: tuple[PositionSum, ...]
     seconds: float
     n_forward_tokens: float

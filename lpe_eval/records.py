@@ -3,15 +3,76 @@
 An item is one thing that was asked of a model: a document, a prompt, a string. Its total is a metric summed over it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from lpe_eval.table import SCHEMA, CellKey, Facts
+from lpe_eval.table import SCHEMA, BlockSum, CellKey, Facts
+
+
+@dataclass(frozen=True, eq=False)
+class BlockColumns(Sequence[BlockSum]):
+    """Sums over blocks of text, column by column, in a fifth of the memory of as many `BlockSum`.
+
+    Attributes:
+        texts: name and digest of each document, each pair once.
+        text: place of each block's document among them.
+    """
+
+    texts: tuple[tuple[str, str], ...]
+    text: Int[np.ndarray, " n"]
+    block: Int[np.ndarray, " n"]
+    nll_nats: Float[np.ndarray, " n"]
+    n_tokens: Int[np.ndarray, " n"]
+    n_bytes: Int[np.ndarray, " n"]
+    n_nonfinite: Int[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.block)
+
+    @overload
+    def __getitem__(self, place: int) -> BlockSum: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[BlockSum]: ...
+    def __getitem__(self, place: int | slice) -> BlockSum | list[BlockSum]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        document, digest = self.texts[self.text[place]]
+        n_tokens, n_bytes, n_nonfinite = (int(each[place]) for each in (self.n_tokens, self.n_bytes, self.n_nonfinite))
+        block, nats = int(self.block[place]), float(self.nll_nats[place])
+        return BlockSum(document, digest, block, nats, n_tokens, n_bytes, n_nonfinite)
+
+    def __iter__(self) -> Iterator[BlockSum]:
+        columns = self.block, self.nll_nats, self.n_tokens, self.n_bytes, self.n_nonfinite
+        for text, *sums in zip(self.text.tolist(), *(column.tolist() for column in columns), strict=True):
+            yield BlockSum(*self.texts[text], *sums)
+
+
+def columns_of(blocks: Iterable[BlockSum]) -> BlockColumns:
+    """Sums over blocks of text, column by column.
+
+    Raises:
+        TypeError: what counts something is no whole number.
+    """
+    if isinstance(blocks, BlockColumns):
+        return blocks
+    names, digests, *rest = zip(*blocks, strict=True) if (blocks := list(blocks)) else [()] * len(BlockSum._fields)
+    places: dict[tuple[str, str], int] = {}
+    text = [places.setdefault(pair, len(places)) for pair in zip(names, digests, strict=True)]
+    number, nats, *counts = rest
+    whole = [_whole_numbers(column) for column in (number, *counts)]
+    return BlockColumns(tuple(places), _whole_numbers(text), whole[0], np.array(nats, dtype=np.float64), *whole[1:])
+
+
+def _whole_numbers(column: Sequence[int]) -> Int[np.ndarray, " n"]:
+    found = np.array(column, dtype=None if column else np.int64)
+    if found.dtype.kind != "i":
+        raise TypeError("what counts something is a whole number")
+    return found.astype(np.int64, copy=False)
 
 
 class Item(NamedTuple):

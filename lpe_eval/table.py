@@ -4,6 +4,7 @@ A row of `rows.csv` is one number; length is a column. Two columns with the same
 same thing in every file. Nothing here knows torch or pandas.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -288,8 +289,8 @@ class Measurement:
     key: CellKey
     facts: Facts
     attention: str
-    blocks: tuple[BlockSum, ...]
-    positions: tuple[PositionSum, ...]
+    blocks: Sequence[BlockSum]
+    positions: Sequence[PositionSum]
     cost: Cost | None
     status: str = "ok"
     note: str = ""

@@ -46,8 +46,9 @@ def merge(folders: Sequence[Path], out: Path | None, tell: Tell) -> Outcome:
     make = COMMANDS.function(plan.kind, "merged") if COMMANDS.has(plan.kind, "merged") else merged_items
     others = [folder for folder in folders if folder.resolve() != target.resolve()]
     if others:
-        # Once to make the folder or to be refused, and again to read what was brought.
-        make(target, plan, text)
+        if all(folder.resolve() != target.resolve() for folder in folders):
+            # Makes the folder, or is refused by it.
+            make(target, plan, text)
         for folder in others:
             bring(folder, target)
     known = begun(target)

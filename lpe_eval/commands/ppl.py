@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,16 @@ from lpe_eval.part_records import PartSums
 from lpe_eval.plain import yaml_of
 from lpe_eval.ranks import Others, together
 from lpe_eval.report.figures.ppl import draw_perplexity
-from lpe_eval.report.folders.derived import derived_files
+from lpe_eval.report.folders.derived import derived
 from lpe_eval.report.folders.folder import SPEC
 from lpe_eval.report.folders.gathering import joined_provenance, refuse_other_counts
 from lpe_eval.report.folders.long_perplexity import long_perplexity_files
+from lpe_eval.report.folders.parts import MissingParts
 from lpe_eval.report.folders.ppl import PerplexityFolder, open_run, read_run
 from lpe_eval.report.folders.shared import SharedPlan, Sharing
-from lpe_eval.report.frames import read_csv
+from lpe_eval.report.frames import read_csv, records
 from lpe_eval.report.gate.comparable import PlannedRow, text_rows
+from lpe_eval.report.numbers.by_length import sweeps
 from lpe_eval.report.numbers.statistics import summarise
 from lpe_eval.run import Estimate, Merged, Outcome, Settings, share_done
 from lpe_eval.screen import duration, listing, short_count
@@ -145,14 +148,20 @@ def merged(directory: Path, plan: SharedPlan, text: str) -> Merged:
             if piece.parts == 1 or not left:
                 missing += [f"{key.model} at {key.length}, {key.protocol}" for key in left if key not in held]
                 continue
-            parts, lacking = folder.parts.of_length(piece)
-            if lacking:
-                missing += [f"{piece.model} at {piece.length}, part {each + 1} of {piece.parts}" for each in lacking]
+            parts = folder.parts.of_length(piece)
+            try:
+                # One part after another: memory holds one, and the sums of the cells.
+                first = next(parts)
+                cells = list(put_together(chain([first], parts), left))
+            except MissingParts as lacking:
+                missing += [
+                    f"{piece.model} at {piece.length}, part {at + 1} of {piece.parts}" for at in lacking.numbers
+                ]
                 continue
-            for found in put_together(parts, left):
+            for found in cells:
                 if spec.keeps_tokens and found.blocks:
-                    folder.keep_tokens(found.key, folder.parts.tokens(parts, found.key))
-                found = replace(found, note=with_leak(found, parts[0].leak))
+                    folder.keep_tokens(found.key, folder.parts.tokens(folder.parts.of_length(piece), found.key))
+                found = replace(found, note=with_leak(found, first.leak))
                 folder.save(found, summarise(found, plan.run, spec.seed))
         refuse_other_counts(plan, folder.counts(), directory)
         folder.collect(CellKey(*key) for key in plan.order)
@@ -170,12 +179,14 @@ def outcome_of(folder: PerplexityFolder, stored: Mapping[str, Any] | None, draw:
         stored: spans of key tokens that it was given.
         draw: whether figures are drawn.
     """
-    run = read_run(folder.directory)
-    folder.add(derived_files(run))
-    folder.add(long_perplexity_files(run, folder.tokens_of, stored))
+    run = read_run(folder.directory, by_document=False)
+    # The sums of one model at a time: those of all of them may be millions.
+    found = derived(run, sweeps(records(run.rows), folder.blocks_of))
+    folder.add(found.files)
+    folder.add(long_perplexity_files(run, found.sweeps, folder.tokens_of, stored))
     rows, out = run.rows.to_dict("records"), folder.directory
     if drawn := draw and any(row["status"] in ("ok", "error") for row in rows):
-        draw_perplexity([run], out / "figures")
+        draw_perplexity([run], out / "figures", found.changes)
     lost = {(row["model"], row["protocol"], row["length"]) for row in rows if row["status"] in ("failed", "error")}
     where = f"rows: {out}/rows.csv" + (f"   figure: {out}/figures/perplexity.png" if drawn else "")
     sentence = f"{len(lost)} of the cells have no value; their notes stand below the table" if lost else ""

@@ -19,7 +19,7 @@ from lpe_eval.measure.passing import highest_id, pass_through
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.token_losses import token_losses
 from lpe_eval.model.language_model import LanguageModel
-from lpe_eval.records import KeepTokens
+from lpe_eval.records import KeepTokens, columns_of
 from lpe_eval.table import BLOCK_TARGETS, BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
 
 
@@ -186,15 +186,15 @@ def with_value(
     key: CellKey,
     facts: Facts,
     attention: str,
-    blocks: tuple[BlockSum, ...],
-    positions: tuple[PositionSum, ...],
+    blocks: Sequence[BlockSum],
+    positions: Sequence[PositionSum],
     cost: Cost,
     note: str,
 ) -> Measurement:
     """A cell that was measured; one without any scored target has no value, and losses that are not finite are told."""
     if not blocks:
         return without_value(key, facts, attention, "n/a", "no target is scored at this length")
-    bad = sum(block.n_nonfinite for block in blocks)
+    bad = int(columns_of(blocks).n_nonfinite.sum())
     note = f"{bad} scored targets have a loss that is not finite" if bad else note
     return Measurement(key, facts, attention, blocks, positions, cost, "error" if bad else "ok", note)
 

@@ -20,13 +20,19 @@ from lpe_eval.measure.plan import tokens_of, work, work_per_token
 from lpe_eval.measure.progress import Advance
 from lpe_eval.measure.token_losses import token_losses
 from lpe_eval.model.language_model import LanguageModel
-from lpe_eval.part_records import CellPart, PartName, PartSums, PlacedTokens
-from lpe_eval.table import BlockSum, CellKey, Cost, Facts, Measurement, PositionSum
+from lpe_eval.part_records import CellPart, PartName, PartSums, PlacedTokens, numbered
+from lpe_eval.records import BlockColumns
+from lpe_eval.table import CellKey, Cost, Facts, Measurement, PositionSum
 
 PART_WORK = 1 << 22
 """Work of a part, in the units of `measure.plan.work`: 1.4 million tokens at length 4096, and at 131,072 half a window,
 of which a part has at least one. A model of 7 billion parameters takes about a minute or two on a large card. A release
 that changes it may change the last digits of long cells."""
+
+_AT_ONCE = 1 << 16
+"""Sums of parts that are held before they are added up; more where the cell has more."""
+
+_Sums = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 KeepPart = Callable[[PartName, CellKey, Iterable[PlacedTokens]], None]
 """Is handed the targets of each cell of a part, before the part itself."""
@@ -142,39 +148,48 @@ def measure_part(
         if keep is not None and blocks:
             keep(part.name, key, _placed(own, texts, passed.forward.losses))
         spent = spent_on(mine, users, passed.forward)
-        numbered = tuple((document, block) for (document, _), block in blocks.items())
-        cells.append(CellPart(key, numbered, positions, spent.seconds, spent.tokens, len(mine), spent.shared))
+        sums = numbered((document, block) for (document, _), block in blocks.items())
+        cells.append(CellPart(key, sums, positions, spent.seconds, spent.tokens, len(mine), spent.shared))
     return PartSums(
         part.name, facts, passed.attention, "ok", passed.note, leak, passed.peak, passed.forward.batch_tokens,
         tuple(cells),
     )  # fmt: skip
 
 
-def put_together(parts: Sequence[PartSums], keys: Iterable[CellKey]) -> Iterator[Measurement]:
-    """The cells of a length from its parts.
+def put_together(parts: Iterable[PartSums], keys: Iterable[CellKey]) -> Iterator[Measurement]:
+    """The cells of a length from its parts; memory holds a few of them, and the sums of the cells.
 
     Args:
         parts: in their order; all of them, or those up to the first that has no value.
         keys: of the cells that are asked for.
     """
-    first = parts[0]
-    broken = next((each for each in parts if each.status != "ok"), None)
-    for key in keys:
-        if broken is not None:
-            yield without_value(key, broken.facts, broken.attention, broken.status, broken.note)
-            continue
-        cells = [cell for each in parts for cell in each.cells if cell.key == key]
-        attention = "+".join(dict.fromkeys(path for each in parts for path in each.attention.split("+")))
-        note = "; ".join(dict.fromkeys(each.note for each in parts if each.note))
+    wanted = {key: _Running() for key in keys}
+    told: list[tuple[float, int]] = []
+    paths: dict[str, None] = {}
+    notes: dict[str, None] = {}
+    facts = None
+    for each in parts:
+        if each.status != "ok":
+            yield from (without_value(key, each.facts, each.attention, each.status, each.note) for key in wanted)
+            return
+        facts = facts or each.facts
+        told.append((each.peak_memory_mib, each.batch_tokens))
+        paths |= dict.fromkeys(each.attention.split("+"))
+        notes |= {each.note: None} if each.note else {}
+        for cell in each.cells:
+            if cell.key in wanted:
+                wanted[cell.key].add(cell)
+    assert facts is not None, "a length has a part"
+    for key, cell in wanted.items():
         cost = Cost(
-            seconds=sum((cell.seconds for cell in cells), 0.0),
-            n_forward_tokens=round(sum(cell.n_forward_tokens for cell in cells)),
-            n_windows=sum(cell.n_windows for cell in cells),
-            n_shared_windows=sum(cell.n_shared for cell in cells),
-            peak_memory_mib=max(each.peak_memory_mib for each in parts),
-            batch_tokens=min(each.batch_tokens for each in parts),
+            seconds=sum(cell.seconds, 0.0),
+            n_forward_tokens=round(sum(cell.n_forward_tokens)),
+            n_windows=cell.n_windows,
+            n_shared_windows=cell.n_shared,
+            peak_memory_mib=max(peak for peak, _ in told),
+            batch_tokens=min(tokens for _, tokens in told),
         )
-        yield with_value(key, first.facts, attention, _blocks(cells), _positions(cells), cost, note)
+        yield with_value(key, facts, "+".join(paths), cell.blocks(), cell.positions(), cost, "; ".join(notes))
 
 
 def with_leak(measurement: Measurement, leak: str) -> str:
@@ -183,33 +198,63 @@ def with_leak(measurement: Measurement, leak: str) -> str:
     return "; ".join(filter(None, notes))
 
 
-def _blocks(cells: Iterable[CellPart]) -> tuple[BlockSum, ...]:
-    found: dict[tuple[int, int], BlockSum] = {}
-    for cell in cells:
-        for document, block in cell.blocks:
-            place = (document, block.block)
-            found[place] = block if place not in found else _added(found[place], block)
-    return tuple(found[place] for place in sorted(found))
+class _Running:
+    """The sums of a cell while its parts come in. Each sum grows by one part after the other, in their order."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.n_forward_tokens: list[float] = []
+        self.n_windows = self.n_shared = 0
+        self._documents: dict[int, tuple[str, str]] = {}
+        # Keys (document and block, or ends of a range of contexts) beside sums, of several parts.
+        self._blocks: list[_Sums] = [(np.zeros((0, 2), np.int64), np.zeros((0, 4)))]
+        self._positions: list[_Sums] = [(np.zeros((0, 2), np.int64), np.zeros((0, 2)))]
+
+    def add(self, cell: CellPart) -> None:
+        """Adds what a part says of the cell."""
+        self.seconds.append(cell.seconds)
+        self.n_forward_tokens.append(cell.n_forward_tokens)
+        self.n_windows += cell.n_windows
+        self.n_shared += cell.n_shared
+        self._documents |= {number: (name, digest) for number, name, digest in cell.blocks.documents}
+        own = cell.blocks
+        sums = own.nll_nats, own.n_tokens, own.n_bytes, own.n_nonfinite
+        keys = np.array([own.document, own.block], np.int64).T
+        self._blocks = _held([*self._blocks, (keys, np.array(sums, np.float64).T)])
+        found = np.array(cell.positions, np.float64).reshape(-1, 4)
+        self._positions = _held([*self._positions, (found[:, :2].astype(np.int64), found[:, 2:])])
+
+    def blocks(self) -> BlockColumns:
+        """The blocks in the order of documents and of their text."""
+        keys, sums = _added_up(self._blocks)
+        places: dict[tuple[str, str], int] = {}
+        numbers, text = np.unique(keys[:, 0], return_inverse=True)
+        of = [places.setdefault(self._documents[number], len(places)) for number in numbers.tolist()]
+        counts = sums[:, 1:].T.astype(np.int64)
+        return BlockColumns(tuple(places), np.array(of, np.int64)[text], keys[:, 1].copy(), sums[:, 0].copy(), *counts)
+
+    def positions(self) -> tuple[PositionSum, ...]:
+        """The sizes of context, rising."""
+        keys, sums = _added_up(self._positions)
+        rows = zip(keys.tolist(), sums.tolist(), strict=True)
+        return tuple(PositionSum(low, high, nats, int(count)) for (low, high), (nats, count) in rows)
 
 
-def _added(one: BlockSum, other: BlockSum) -> BlockSum:
-    return one._replace(
-        nll_nats=one.nll_nats + other.nll_nats,
-        n_tokens=one.n_tokens + other.n_tokens,
-        n_bytes=one.n_bytes + other.n_bytes,
-        n_nonfinite=one.n_nonfinite + other.n_nonfinite,
-    )
+def _held(pieces: list[_Sums]) -> list[_Sums]:
+    first, *others = (len(keys) for keys, _ in pieces)
+    return pieces if sum(others) < max(first, _AT_ONCE) else [_added_up(pieces)]
 
 
-def _positions(cells: Iterable[CellPart]) -> tuple[PositionSum, ...]:
-    found: dict[int, PositionSum] = {}
-    for cell in cells:
-        for each in cell.positions:
-            before = found.get(each.context_from)
-            found[each.context_from] = each if before is None else before._replace(
-                nll_nats=before.nll_nats + each.nll_nats, n_tokens=before.n_tokens + each.n_tokens
-            )  # fmt: skip
-    return tuple(found[place] for place in sorted(found))
+def _added_up(pieces: Sequence[_Sums]) -> _Sums:
+    """The sums of each key, keys rising; what comes first is added first. Whole numbers to 2 ** 53 stay exact."""
+    keys, sums = (np.concatenate(columns) for columns in zip(*pieces, strict=True))
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    keys, sums = keys[order], sums[order]
+    new = np.append(True, (keys[1:] != keys[:-1]).any(axis=1))[: len(keys)]
+    found = sums[new]
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.add.at(found, np.cumsum(new)[~new] - 1, sums[~new])
+    return keys[new], found
 
 
 def _placed(

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -144,6 +147,34 @@ def test_a_long_length_goes_on_at_its_next_part(place: Path, monkeypatch: pytest
     told(ppl("alone"))
     alike(place / "alone", place / "whole", PPL + SAME)
     assert len(measured) == len(set(measured))
+
+
+def test_merging_opens_each_part_once_and_never_a_table_of_all_sums(place: Path, monkeypatch: pytest.MonkeyPatch):
+    for number in (1, 2):
+        told(ppl(f"apart {number}", "--shard", f"{number}/2"))
+    read: Counter[Path] = Counter()
+    joined: list[int] = []
+    read_bytes, concat = Path.read_bytes, pd.concat
+
+    def counting(path: Path) -> bytes:
+        read[path.resolve()] += 1
+        return read_bytes(path)
+
+    def concatenating(frames: Sequence[pd.DataFrame], *arguments: Any, **named: Any) -> Any:
+        joined.append(sum("digest" in frame for frame in frames))
+        return concat(frames, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_bytes", counting)
+    monkeypatch.setattr(pd, "concat", concatenating)
+    told(["merge", "apart 1", "apart 2", "--out", "apart 1", "-q"])
+    alike(place / "apart 1", place / "whole", PPL)
+    inside = {path: count for path, count in read.items() if path.parent.parent == (place / "apart 1").resolve()}
+    parts = {path: count for path, count in inside.items() if "-of-" in path.name and "shard" not in path.name}
+    assert len(parts) > 4 and set(parts.values()) == {1}, "a part is read once, whichever folder it comes from"
+    cells = {path: count for path, count in inside.items() if path.parent.name == "cells"}
+    # For the table of all sums, and for what is derived of a model at a time; those that were there also on opening.
+    assert cells and max(cells.values()) <= 3
+    assert not any("by_document" in path.name for path in read) and not any(joined)
 
 
 def test_losses_of_single_tokens_are_those_of_one_process(place: Path):

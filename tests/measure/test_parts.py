@@ -1,6 +1,10 @@
 """Parts of long lengths: whole batches, each window once, and sums that are those of the length."""
 
+import json
 import math
+import random
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +18,10 @@ from lpe_eval.measure.by_length import measure
 from lpe_eval.measure.parts import measure_part, parts_of, put_together, with_leak
 from lpe_eval.measure.plan import plan_models, work, work_per_token
 from lpe_eval.model.checkpoint import LoadOptions
+from lpe_eval.part_records import CellPart, PartName, PartSums, numbered
 from lpe_eval.report.folders.parts import PartStore
 from lpe_eval.spec.ppl_spec import PerplexitySpec
-from lpe_eval.table import Facts
+from lpe_eval.table import BlockSum, CellKey, Facts, PositionSum
 from tests.support.native_checkpoints import checkpoint
 from tests.support.small_ppl import TEXT
 
@@ -133,3 +138,54 @@ def test_a_damaged_part_counts_as_not_made(planned, monkeypatch: pytest.MonkeyPa
     for content in (b"", whole[:200], whole.replace(b'"blocks"', b'"blocs"').replace(b'"cells": [', b'"cells": [3, ')):
         path.write_bytes(content)
         assert store.read(part.name) is None
+
+
+def test_a_part_of_an_earlier_version_is_read(planned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(cutting, "PART_WORK", 300)
+    (plan, _), model = planned.plans, planned.located.load(OPTIONS)
+    part = parts_of("tiny", plan, BATCH)[1]
+    texts = Texts(planned.selection.documents, None, plan.length)
+    store = PartStore(tmp_path, "run", private=False)
+    sums = measure_part(model, texts, plan, part, FACTS, "", BATCH, lambda done: None, False, None)
+    store.save(sums)
+    content = json.loads(store.path(part.name).read_text())
+    for cell in content["cells"]:
+        names = {number: (name, digest) for number, name, digest in cell[1].pop("documents")}
+        rows = zip(*cell[1].values(), strict=True)
+        cell[1] = [[document, [*names[document], *block]] for document, *block in rows]
+    assert any(cell[1] for cell in content["cells"])
+    store.path(part.name).write_text(json.dumps(content))
+    assert store.read(part.name) == sums
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 16])
+def test_sums_grow_by_one_part_after_another_and_no_part_is_kept(monkeypatch: pytest.MonkeyPatch, at_once: int):
+    monkeypatch.setattr(cutting, "_AT_ONCE", at_once)
+    draw, key, alive = random.Random(0), CellKey("m", "sliding", 16, 8), []
+
+    def parts() -> Iterator[PartSums]:
+        for number in range(40):
+            found = sorted({(draw.randrange(3), draw.randrange(4)) for _ in range(4)})
+            blocks = [(one, BlockSum(f"d{one % 2}", "0", two, draw.uniform(0, 1), 3, 5, 0)) for one, two in found]
+            positions = tuple(PositionSum(at, at, draw.uniform(0, 1), 2) for at in sorted({draw.randrange(1, 9)}))
+            made = CellPart(key, numbered(blocks), positions, 0.1, 0.5, 1, 0)
+            for document, block in blocks:
+                before = expected.get((document, block.block))
+                expected[document, block.block] = block if before is None else before._replace(
+                    nll_nats=before.nll_nats + block.nll_nats, n_tokens=before.n_tokens + 3,
+                    n_bytes=before.n_bytes + 5,
+                )  # fmt: skip
+            for each in positions:
+                contexts[each.context_from] = contexts.get(each.context_from, 0.0) + each.nll_nats
+            sums = PartSums(PartName("m", 16, number, 40, ""), FACTS, "sdpa", "ok", "", "", 1.0, 16, (made,))
+            alive.append(weakref.ref(sums))
+            del made
+            yield sums
+            assert sum(each() is not None for each in alive) <= 2, "of the parts before this one, none is held"
+
+    expected: dict[tuple[int, int], BlockSum] = {}
+    contexts: dict[int, float] = {}
+    (found,) = put_together(parts(), [key])
+    assert len(alive) == 40
+    assert list(found.blocks) == [expected[place] for place in sorted(expected)], "to the bit, document by document"
+    assert [(each.context_from, each.nll_nats) for each in found.positions] == sorted(contexts.items())

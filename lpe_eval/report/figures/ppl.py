@@ -21,7 +21,7 @@ from lpe_eval.report.figures.labels import LABELS
 from lpe_eval.report.figures.panels import Point, best_lines, draw, label, limits, line_names, ticks, train_lengths
 from lpe_eval.report.figures.style import STYLE, styles_of
 from lpe_eval.report.figures.ticks import readable, readable_ticks, thinned
-from lpe_eval.report.folders.derived import change_rows, sweeps_of
+from lpe_eval.report.folders.derived import Row, change_rows, sweeps_of
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
 from lpe_eval.table import REGRET
@@ -29,17 +29,23 @@ from lpe_eval.table import REGRET
 _LEAST_REGRET = 1e-3
 
 
-def draw_perplexity(runs: Sequence[Run], folder: Path) -> list[Path]:
+def draw_perplexity(runs: Sequence[Run], folder: Path, changes: Sequence[Row] | None = None) -> list[Path]:
     """Draws perplexity by length and its change, and of a single run the loss by context where it was kept.
 
     Where models have different tokenizers, bits per byte are drawn too, and regret where the optimum is known.
+
+    Args:
+        runs: their tables.
+        folder: where figures go.
+        changes: the rows of `changes.csv`; None where they are reckoned from the tables.
     """
     rows = pd.concat([run.rows for run in runs])
     metrics = ["perplexity"] if n_tokenizers([run.provenance for run in runs]) < 2 else ["perplexity", "bits_per_byte"]
     written = [path for each in metrics for path in save(perplexity_figure(rows, each), folder, each)]
     if REGRET in set(rows["metric"]):
         written += save(perplexity_figure(rows, REGRET), folder, "regret")
-    changes = [row for run in runs for row in change_rows(sweeps_of(run))]
+    if changes is None:
+        changes = [row for run in runs for row in change_rows(sweeps_of(run))]
     if changes:
         written += save(change_figure(changes, rows.to_dict("records")), folder, "change")
     if len(runs) == 1 and len(runs[0].by_position):

@@ -3,28 +3,41 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from lpe_eval.records import BlockColumns
 from lpe_eval.table import BlockSum
 
-_CELL = ("model", "protocol", "length", "stride")
+_CELL = ["model", "protocol", "length", "stride"]
+_COUNTS = ("n_tokens", "n_bytes", "n_nonfinite")
 
 
 def blocks_of(by_document: pd.DataFrame) -> dict[tuple, list[BlockSum]]:
-    """The sums of `by_document.parquet`, by the cell that they are of.
+    """The sums of `by_document.parquet`, by the cell that they are of."""
+    return {cell: list(found) for cell, found in columns_by_cell(by_document).items()}
 
-    Column by column: a mapping for each row would need several times the memory and the time, of what may be millions.
+
+def columns_by_cell(by_document: pd.DataFrame) -> dict[tuple, BlockColumns]:
+    """The same, column by column.
+
+    Of what may be millions of rows an object each would need several times the memory and the time.
     """
-    found: dict[tuple, list[BlockSum]] = {}
-    cells, sums = ([by_document[name].tolist() for name in names] for names in (_CELL, BlockSum._fields))
-    for (model, protocol, length, stride), values in zip(
-        zip(*cells, strict=True), zip(*sums, strict=True), strict=True
-    ):
-        key = str(model), str(protocol), int(length), None if stride is None or stride is pd.NA else int(stride)
-        document, digest, block, nats, *counts = values
-        found.setdefault(key, []).append(
-            BlockSum(str(document), str(digest), int(block), float(nats), *(int(each) for each in counts))
-        )
+    found: dict[tuple, BlockColumns] = {}
+    names, digests = (pd.factorize(by_document[name], use_na_sentinel=False) for name in ("document", "digest"))
+    documents = names[0] * len(digests[1]) + digests[0]
+    numbers = {name: by_document[name].to_numpy(np.int64) for name in ("block", *_COUNTS)}
+    nats = by_document["nll_nats"].to_numpy(np.float64)
+    of = by_document.groupby(_CELL, sort=False, dropna=False).ngroup().to_numpy()
+    order = np.argsort(of, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(of[order])) + 1) if len(order) else ():
+        model, protocol, length, stride = (by_document[name].iloc[rows[0]] for name in _CELL)
+        used, text = np.unique(documents[rows], return_inverse=True)
+        texts = (divmod(each, len(digests[1])) for each in used.tolist())
+        found[str(model), str(protocol), int(length), None if pd.isna(stride) else int(stride)] = BlockColumns(
+            tuple((str(names[1][name]), str(digests[1][digest])) for name, digest in texts),
+            text, numbers["block"][rows], nats[rows], *(numbers[name][rows] for name in _COUNTS),
+        )  # fmt: skip
     return found
 
 

@@ -8,7 +8,7 @@ Memory holds a document of two cells at a time.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from lpe_eval.plain import printable
-from lpe_eval.report.folders.derived import sweeps_of
 from lpe_eval.report.folders.ppl import Run
 from lpe_eval.report.folders.tokens import DocumentTokens, read_tokens
 from lpe_eval.report.frames import csv_bytes, read_csv, records
@@ -50,11 +49,14 @@ class _Choice(NamedTuple):
     why_not: str = ""
 
 
-def long_perplexity_files(run: Run, tokens_of: TokensOf, stored: Mapping[str, Spans] | None) -> dict[str, bytes]:
+def long_perplexity_files(
+    run: Run, found: Iterable[Sweep], tokens_of: TokensOf, stored: Mapping[str, Spans] | None
+) -> dict[str, bytes]:
     """The files by name; none where the run asks for no key tokens.
 
     Args:
         run: its tables.
+        found: the models whose lengths scored the same text.
         tokens_of: the file with the losses of the targets of a cell.
         stored: the spans that the run was given, by digest of their document; None where a model chooses.
 
@@ -64,7 +66,7 @@ def long_perplexity_files(run: Run, tokens_of: TokensOf, stored: Mapping[str, Sp
     asked = run.spec.get("key_tokens")
     if not asked:
         return {}
-    made = [each for each in sweeps_of(run) if each.protocol.startswith(("anchored", "sliding"))]
+    made = [each for each in found if each.protocol.startswith(("anchored", "sliding"))]
     choices: dict[int, _Choice] = {}
     lines: list[str] = []
     rows: list[dict[str, Any]] = []

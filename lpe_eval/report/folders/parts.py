@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError
-from lpe_eval.part_records import CellPart, PartName, PartSums, Piece, PlacedTokens
+from lpe_eval.part_records import CellPart, NumberedBlocks, PartName, PartSums, Piece, PlacedTokens, numbered
 from lpe_eval.plain import Unreadable, json_of, printable
 from lpe_eval.records import TokenPart
 from lpe_eval.report.folders.atomic import opened_atomically, write_atomically
@@ -30,6 +30,18 @@ _TARGET = np.dtype(
     [("place", "i4"), ("document", "i4"), ("position", "i8"), ("token", "i8"), ("context", "i4"), ("byte_from", "i8"),
      ("n_bytes", "i4"), ("loss", "f4")]
 )  # fmt: skip
+
+
+class MissingParts(Exception):
+    """Parts of a length are not there, or damaged.
+
+    Attributes:
+        numbers: of them.
+    """
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(f"{len(numbers)} parts are missing")
+        self.numbers = numbers
 
 
 class PartStore:
@@ -63,21 +75,23 @@ class PartStore:
         except OSError as error:
             raise OutputError(f"cannot read {self.path(name)}: {error.strerror}") from error
 
-    def of_length(self, piece: Piece) -> tuple[list[PartSums], list[int]]:
-        """The parts of a length in their order, up to one without a value; and the numbers of those that are missing.
+    def of_length(self, piece: Piece) -> Iterator[PartSums]:
+        """The parts of a length in their order, up to one without a value; memory holds one of them.
 
         Where one without a value comes before all that are missing, nothing is: the length has no value.
+
+        Raises:
+            MissingParts: at the first that is missing.
         """
         names = [PartName(piece.model, piece.length, at, piece.parts, piece.cut) for at in range(piece.parts)]
-        found: list[PartSums] = []
         for name in names:
             sums = self.read(name)
             if sums is None:
-                return found, [name.number, *(each.number for each in names[name.number + 1 :] if not self.has(each))]
-            found.append(sums)
+                others = (each.number for each in names[name.number + 1 :] if not self.has(each))
+                raise MissingParts([name.number, *others])
+            yield sums
             if sums.status != "ok":
-                break
-        return found, []
+                return
 
     def has(self, name: PartName) -> bool:
         """Whether the file of a part is there."""
@@ -90,7 +104,8 @@ class PartStore:
             OutputError: it cannot be written.
         """
         path = self.path(sums.name)
-        content = {"schema": table.SCHEMA, "run": self._run, **vars(sums), "facts": vars(sums.facts)}
+        cells = [cell._replace(blocks=cell.blocks._asdict()) for cell in sums.cells]
+        content = {"schema": table.SCHEMA, "run": self._run, **vars(sums), "facts": vars(sums.facts), "cells": cells}
         text = printable(json.dumps(content, ensure_ascii=False))
         try:
             self._folder.mkdir(exist_ok=True)
@@ -121,9 +136,9 @@ class PartStore:
         pieces: list[tuple[int, np.ndarray, dict[int, tuple[str, str]]]] = []
         for each in parts:
             for cell in each.cells:
-                if cell.key != key or not cell.blocks:
+                if cell.key != key or not cell.blocks.block:
                     continue
-                names = {document: (block.document, block.digest) for document, block in cell.blocks}
+                names = {number: (name, digest) for number, name, digest in cell.blocks.documents}
                 held = self._mapped(each.name, key)
                 ends = [0, *(np.flatnonzero(np.diff(held["place"])) + 1).tolist(), len(held)]
                 pieces += [(int(held["place"][start]), held[start:stop], names) for start, stop in pairwise(ends)]
@@ -170,8 +185,18 @@ def _decoded(content: dict[str, Any]) -> PartSums:
     fields = {name: content[name] for name in PartSums.__dataclass_fields__}
     cells = []
     for key, blocks, positions, *numbers in content["cells"]:
-        numbered = tuple((document, BlockSum(*block)) for document, block in blocks)
-        cells.append(CellPart(CellKey(*key), numbered, tuple(PositionSum(*each) for each in positions), *numbers))
+        found = tuple(PositionSum(*each) for each in positions)
+        cells.append(CellPart(CellKey(*key), _numbered(blocks), found, *numbers))
     return PartSums(
         **{**fields, "name": PartName(*content["name"]), "facts": Facts(**content["facts"]), "cells": tuple(cells)}
     )
+
+
+def _numbered(blocks: dict[str, list[Any]] | list[list[Any]]) -> NumberedBlocks:
+    if isinstance(blocks, list):
+        # The form of earlier versions: a block was a list of its own, beside the number of its document.
+        return numbered((document, BlockSum(*block)) for document, block in blocks)
+    documents, *columns = (blocks[name] for name in NumberedBlocks._fields)
+    if len(set(map(len, columns))) > 1:
+        raise ValueError("columns of blocks have one length")
+    return NumberedBlocks(tuple(map(tuple, documents)), *map(tuple, columns))

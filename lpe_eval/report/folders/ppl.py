@@ -29,6 +29,7 @@ from lpe_eval.part_records import PartName
 from lpe_eval.plain import Unreadable, json_of, yaml_of
 from lpe_eval.records import TokenPart
 from lpe_eval.report.folders.atomic import PARTIAL
+from lpe_eval.report.folders.cell_files import CellSums, StoredCell, Texts, cell_in, content_of, sums_in
 from lpe_eval.report.folders.cells import CELLS, CellFolder
 from lpe_eval.report.folders.folder import SPEC, Layout
 from lpe_eval.report.folders.marker import MARKER, read_marker
@@ -36,8 +37,9 @@ from lpe_eval.report.folders.parts import PartStore
 from lpe_eval.report.folders.provenance import NAME as PROVENANCE
 from lpe_eval.report.folders.provenance import read_provenance
 from lpe_eval.report.folders.shared import PARTS, Sharing
+from lpe_eval.report.folders.sums import write_sums
 from lpe_eval.report.folders.tokens import BY_TOKEN, write_tokens
-from lpe_eval.report.frames import csv_bytes, read_bytes, read_csv, read_parquet, require_kinds, typed_frame
+from lpe_eval.report.frames import UNFIT, csv_bytes, read_bytes, read_csv, read_parquet, typed_frame
 from lpe_eval.report.numbers.regret import Sums, optimum_rows
 from lpe_eval.table import BlockSum, CellKey, Measurement
 
@@ -51,6 +53,10 @@ LAYOUT = Layout(
 )
 
 
+_TEXTS = 8
+"""Lists of documents that a process remembers which holds no sums."""
+
+
 class Run(NamedTuple):
     """Everything a perplexity run left behind."""
 
@@ -62,18 +68,7 @@ class Run(NamedTuple):
     provenance: dict
 
 
-class _Cell(NamedTuple):
-    status: str
-    rows: list[list]
-    cost: list | None
-    sums: list[BlockSum]
-    blocks: pd.DataFrame
-    positions: pd.DataFrame
-    tokens: int | None
-    """Bytes of the file with losses of single tokens; None where none are kept."""
-
-
-class PerplexityFolder(CellFolder[CellKey, _Cell]):
+class PerplexityFolder(CellFolder[CellKey, StoredCell]):
     """The folder of one run, held by this process; made by `open_run`, closed by `close` or `with`.
 
     Args:
@@ -97,6 +92,7 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         self._keeps_tokens = keep_tokens
         self._written: dict[CellKey, int] = {}
         self._reckoned: dict[tuple, list[dict[str, Any]]] = {}
+        self._texts: dict[Texts, Texts] = {}
         self.parts = PartStore(directory, run, sharing is not None)
         super().__init__(directory, LAYOUT, "ppl", run, spec_text, overwrite, sharing)
         if keep_tokens:
@@ -148,14 +144,7 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
         Raises:
             OutputError: it cannot be written; the cells saved before are kept.
         """
-        names = [column.name for column in table.ROWS]
-        content = {
-            "status": rows[0][table.STATUS.name],
-            "rows": [[row[name] for name in names] for row in rows],
-            "cost": _cost(self.run, measurement),
-            "blocks": [list(block) for block in measurement.blocks],
-            "positions": [list(position) for position in measurement.positions],
-        }
+        content = content_of(self.run, measurement, rows)
         if measurement.key in self._written:
             content["tokens"] = self._written[measurement.key]
         elif self._keeps_tokens:
@@ -173,17 +162,37 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
             OutputError: a table cannot be written; the cells are kept.
         """
         order = list(order)
-        by_key = self.cells(order)
-        cells, names = by_key.values(), [column.name for column in table.ROWS]
-        sums = {key: Sums(dict(zip(names, cell.rows[0], strict=True)), cell.sums) for key, cell in by_key.items()}
+        by_key, names = self.cells(order), [column.name for column in table.ROWS]
+        first = {key: dict(zip(names, cell.rows[0], strict=True)) for key, cell in by_key.items()}
+        # Without the best guess no sums are asked for here; with it those of all cells are held together.
+        optimum = any(row[table.ENCODING.name] == table.OPTIMUM for row in first.values())
+        sums = {key: Sums(row, self.sums_of(key).blocks if optimum else ()) for key, row in first.items()}
         further = optimum_rows(sums, order, self._reckoned)
         rows = [[*cell.rows, *(list(row.values()) for row in further.get(key, ()))] for key, cell in by_key.items()]
         self._write("rows.csv", csv_bytes(table.ROWS, [row for each in rows for row in each]))
-        self._write("cost.csv", csv_bytes(table.COST, [cell.cost for cell in cells if cell.cost is not None]))
-        blocks = [typed_frame(table.BY_DOCUMENT, []), *(cell.blocks for cell in cells)]
-        self._write("by_document.parquet", pd.concat(blocks).to_parquet(index=False))
-        positions = [typed_frame(table.BY_POSITION, []), *(cell.positions for cell in cells)]
-        self._write("by_position.parquet", pd.concat(positions).to_parquet(index=False))
+        self._write("cost.csv", csv_bytes(table.COST, [cell.cost for cell in by_key.values() if cell.cost is not None]))
+        try:
+            write_sums(self.directory, self.run, ((key, self.sums_of(key)) for key in by_key), self.shared)
+        except OSError as error:
+            where = self.directory / "by_document.parquet"
+            raise OutputError(f"cannot write {where}: {error.strerror}; {self._kept()}") from error
+
+    def sums_of(self, key: CellKey) -> CellSums:
+        """The sums of a cell that is on disk.
+
+        Raises:
+            OutputError: its file cannot be read any more.
+        """
+        held = self._cells[key].sums
+        try:
+            return held or sums_in(json_of(self.cell_file(key).read_bytes()), self._documents())
+        except (Unreadable, OSError, *UNFIT) as error:
+            raise OutputError(f"cannot read {self.cell_file(key)} any more; run the same command again") from error
+
+    def blocks_of(self, cell: tuple[str, str, int, int | None]) -> Sequence[BlockSum]:
+        """The blocks of a cell; empty where it is not on disk."""
+        key = CellKey(*cell)
+        return self.sums_of(key).blocks if key in self._cells else ()
 
     def _make_tokens_folder(self) -> None:
         """After the marker is there, so that the folder is never anything but a run's."""
@@ -202,29 +211,21 @@ class PerplexityFolder(CellFolder[CellKey, _Cell]):
             return cell.status not in ("ok", "error")
         return path.is_file() and path.stat().st_size == cell.tokens
 
-    def _failed(self, cell: _Cell) -> bool:
+    def _failed(self, cell: StoredCell) -> bool:
         return cell.status == "failed"
 
     def _file_name(self, key: CellKey) -> str:
         readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{key.model[-60:]}-{key.protocol[:30]}-{key.length}").strip("-")
         return f"{readable}-{hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()[:12]}"
 
-    def _decoded(self, content: Mapping[str, Any]) -> tuple[CellKey, _Cell]:
-        key = _key(content["key"])
-        where = [content["run"], *key]
-        rows, width = content["rows"], len(table.ROWS)
-        if not rows or any(len(row) != width for row in rows):
-            raise ValueError(f"a row must have {width} columns")
-        # A cell that is kept must be one whose table can be read back.
-        require_kinds(table.ROWS, rows)
-        require_kinds(table.COST, [] if content["cost"] is None else [content["cost"]])
-        blocks = typed_frame(table.BY_DOCUMENT, [[*where, *block] for block in content["blocks"]])
-        positions = typed_frame(table.BY_POSITION, [[*where, *position] for position in content["positions"]])
-        tokens = content.get("tokens")
-        if tokens is not None and type(tokens) is not int:
-            raise ValueError("the bytes of a file are a whole number")
-        sums = [BlockSum(*block) for block in content["blocks"]]
-        return key, _Cell(str(content["status"]), rows, content["cost"], sums, blocks, positions, tokens)
+    def _decoded(self, content: Mapping[str, Any]) -> tuple[CellKey, StoredCell]:
+        key, cell = cell_in(content, self._documents())
+        return key, cell._replace(sums=None) if self.shared else cell
+
+    def _documents(self) -> dict[Texts, Texts]:
+        if self.shared and len(self._texts) > _TEXTS:
+            self._texts.clear()
+        return self._texts
 
 
 def open_run(
@@ -247,8 +248,12 @@ def open_run(
     return PerplexityFolder(directory, run_id, spec_text, overwrite, keep_tokens, sharing)
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path, by_document: bool = True) -> Run:
     """Reads the folder of a perplexity run.
+
+    Args:
+        directory: of the run.
+        by_document: whether its largest table is read, too; else it is empty.
 
     Raises:
         OutputError: it is no run, lacks a file, or was written in another version of the table.
@@ -256,10 +261,11 @@ def read_run(directory: Path) -> Run:
     if read_marker(directory) is None:
         raise OutputError(f"{directory} holds no run: it has no {MARKER}; give the folder that a run was written to")
     read_mapping(directory / PROVENANCE)
+    sums = table.BY_DOCUMENT
     return Run(
         rows=read_csv(directory / "rows.csv", table.ROWS),
         cost=read_csv(directory / "cost.csv", table.COST),
-        by_document=read_parquet(directory / "by_document.parquet", table.BY_DOCUMENT),
+        by_document=read_parquet(directory / "by_document.parquet", sums) if by_document else typed_frame(sums, []),
         by_position=read_parquet(directory / "by_position.parquet", table.BY_POSITION),
         spec=read_mapping(directory / SPEC),
         provenance=read_provenance(directory),
@@ -280,21 +286,3 @@ def read_mapping(path: Path) -> dict:
     if not isinstance(found, dict):
         raise OutputError(f"{path} holds no mapping; run the same command again to write it anew")
     return found
-
-
-def _cost(run: str, measurement: Measurement) -> list | None:
-    cost, key = measurement.cost, measurement.key
-    if cost is None:
-        return None
-    speed = cost.n_forward_tokens / cost.seconds if cost.seconds > 0 else None
-    return [
-        *(run, key.model, key.protocol, key.length, float(cost.seconds), cost.n_forward_tokens, cost.n_windows),
-        *(cost.n_shared_windows, speed, float(cost.peak_memory_mib), cost.batch_tokens),
-    ]
-
-
-def _key(parts: Sequence[Any]) -> CellKey:
-    kinds = [list(map(type, parts)) == [str, str, int, each] for each in (int, type(None))]
-    if not any(kinds):
-        raise ValueError("a key is a model, a protocol, a length and perhaps a stride")
-    return CellKey(*parts)

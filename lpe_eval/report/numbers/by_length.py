@@ -4,7 +4,7 @@
 does not: it has no part here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lpe_eval.report.numbers.effective_length import EffectiveLength, effective_length
@@ -61,12 +61,12 @@ class Change(NamedTuple):
     tokens: int
 
 
-def sweeps(rows: Sequence[Mapping[str, Any]], blocks: Mapping[Cell, Sequence[BlockSum]]) -> list[Sweep]:
+def sweeps(rows: Sequence[Mapping[str, Any]], blocks: Callable[[Cell], Sequence[BlockSum]]) -> Iterator[Sweep]:
     """Every model and protocol of a run whose lengths scored the same text, in the order of the rows.
 
     Args:
         rows: of `rows.csv`; missing values are None or NaN, never pandas' NA.
-        blocks: the sums of `by_document.parquet`.
+        blocks: the sums of a cell, empty where there are none; asked for when its sweep is.
     """
     found: dict[tuple[str, str, int], dict[int, Mapping[str, Any]]] = {}
     for row in rows:
@@ -77,15 +77,13 @@ def sweeps(rows: Sequence[Mapping[str, Any]], blocks: Mapping[Cell, Sequence[Blo
             while length in found.get((model, protocol, turn), ()):
                 turn += 1
             found.setdefault((model, protocol, turn), {})[length] = row
-    made = []
     for (model, protocol, _), own in found.items():
         held = {}
         for length in sorted(own):
-            sums = blocks.get((model, protocol, length, _whole(own[length]["stride"])), ())
-            if own[length]["status"] == "ok" and sums:
+            cell = model, protocol, length, _whole(own[length]["stride"])
+            if own[length]["status"] == "ok" and (sums := blocks(cell)):
                 held[length] = sums
-        made.append(Sweep(model, protocol, {length: own[length] for length in sorted(own)}, held))
-    return made
+        yield Sweep(model, protocol, {length: own[length] for length in sorted(own)}, held)
 
 
 def is_anchored(protocol: str) -> bool:

@@ -7,11 +7,13 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from lpe_eval.records import columns_of
 from lpe_eval.report.numbers.student import expansion
 from lpe_eval.table import BlockSum
 
@@ -53,6 +55,22 @@ class Together(NamedTuple):
     tokens: int
 
 
+class Placed(NamedTuple):
+    """Sums by place in a text, in the order of places, each of which is there once.
+
+    Attributes:
+        texts: digest and document, sorted.
+        text: which of them a row is of.
+        block: number of its block.
+        sums: c of each block.
+    """
+
+    texts: Sequence[tuple[str, str]]
+    text: Int[np.ndarray, " n"]
+    block: Int[np.ndarray, " n"]
+    sums: Float[np.ndarray, "n c"]
+
+
 UNKNOWN = Uncertainty(_NAN, _NAN, _NAN, "none")
 
 
@@ -61,10 +79,9 @@ def together(measurements: Sequence[Iterable[BlockSum]], seed: int = 0, replicat
 
     Every loss is finite. None where nothing is scored by all, or a single unit is.
     """
-    sums = [by_text(blocks) for blocks in measurements]
-    shared = set(sums[0]).intersection(*sums[1:])
-    values = {key: tuple(number for each in sums for number in each[key]) for key in shared}
-    if not values:
+    several = [by_text(blocks) for blocks in measurements]
+    values = shared(several)
+    if not len(values.sums):
         return None
     units, noun = units_of(values)
     if len(units) < 2:
@@ -72,12 +89,14 @@ def together(measurements: Sequence[Iterable[BlockSum]], seed: int = 0, replicat
     nats, tokens = units[:, 0::2], units[:, 1::2]
     # The same draw for each pair of columns, so that no more than one of them has to be held.
     found = []
-    for place in range(len(sums)):
+    for place in range(len(several)):
         drawn = resample(units[:, 2 * place : 2 * place + 2], generator(["paired", seed]), replicates)
         found.append(drawn[:, 0] / drawn[:, 1])
     worth = tokens[:, -1].sum() ** 2 / (tokens[:, -1] ** 2).sum()
     return Together(
-        losses=np.array([math.fsum(nats[:, at]) / math.fsum(tokens[:, at]) for at in range(len(sums))]),
+        losses=np.array(
+            [math.fsum(nats[:, at].tolist()) / math.fsum(tokens[:, at].tolist()) for at in range(len(several))]
+        ),
         replicates=np.stack(found, axis=1),
         drawn=len(units),
         worth=max(2, round(worth)),
@@ -100,33 +119,80 @@ def resampled(
         value: from the totals of each replicate to its value.
         replicates: how often the units are resampled.
     """
-    units, noun = units_of(sums)
+    texts = [key[:2] for key in sums]
+    values = np.array(list(sums.values()), dtype=np.float64)
+    units, noun = units_of(placed(texts, np.arange(len(texts)), np.array([key[2] for key in sums]), values))
     if len(units) < 2:
         return UNKNOWN
     return spread(value(resample(units, generator(parts), replicates)), len(units), noun)
 
 
-def by_text(blocks: Iterable[BlockSum]) -> dict[tuple[str, str, int], tuple[float, float]]:
+def by_text(blocks: Iterable[BlockSum]) -> Placed:
     """Nats and targets of each block of text; NaN where a loss that is not finite was left out of a sum."""
-    found: dict[tuple[str, str, int], tuple[float, float]] = {}
-    for block in blocks:
-        if block.n_tokens > 0:
-            key = (block.digest, "", block.block)
-            nats, tokens = found.get(key, (0.0, 0.0))
-            nats = _NAN if block.n_nonfinite and math.isfinite(block.nll_nats) else nats + block.nll_nats
-            found[key] = (nats, tokens + block.n_tokens)
-    return found
+    found = columns_of(blocks)
+    kept = found.n_tokens > 0
+    nats = np.where((found.n_nonfinite > 0) & np.isfinite(found.nll_nats), _NAN, found.nll_nats)
+    # A sum of nothing is +0.0, and so is what -0.0 is added to.
+    sums = np.stack([nats + 0.0, found.n_tokens], axis=1)[kept]
+    return placed([(digest, "") for _, digest in found.texts], found.text[kept], found.block[kept], sums)
 
 
-def units_of(sums: dict[tuple[str, str, int], tuple[float, ...]]) -> tuple[Float[np.ndarray, "u c"], str]:
+def placed(
+    texts: Sequence[tuple[str, str]],
+    text: Int[np.ndarray, " n"],
+    block: Int[np.ndarray, " n"],
+    sums: Float[np.ndarray, "n c"],
+) -> Placed:
+    """Sums in the order of their places; those of one place are added up, what comes first to begin with.
+
+    Args:
+        texts: digest and document; one may be there twice.
+        text: which of them a row is of.
+        block: number of its block.
+        sums: of the rows.
+    """
+    ordered = sorted(set(texts))
+    places = {each: place for place, each in enumerate(ordered)}
+    text = np.array([places[each] for each in texts], dtype=np.int64)[text]
+    order = np.lexsort((block, text))
+    text, block, sums = text[order], block[order], sums[order]
+    new = np.append(True, (text[1:] != text[:-1]) | (block[1:] != block[:-1]))[: len(text)]
+    found = sums[new]
+    if not new.all():
+        with np.errstate(invalid="ignore", over="ignore"):
+            np.add.at(found, np.cumsum(new)[~new] - 1, sums[~new])
+    return Placed(ordered, text[new], block[new], found)
+
+
+def shared(several: Sequence[Placed]) -> Placed:
+    """The places that all have, with the sums of all side by side."""
+    first = several[0]
+    if all(
+        each.texts == first.texts and np.array_equal(each.text, first.text) and np.array_equal(each.block, first.block)
+        for each in several[1:]
+    ):
+        return first._replace(sums=np.concatenate([each.sums for each in several], axis=1))
+    texts = sorted({pair for each in several for pair in each.texts})
+    places = {pair: place for place, pair in enumerate(texts)}
+    blocks = np.unique(np.concatenate([each.block for each in several]))
+    keys = [
+        np.array([places[pair] for pair in each.texts], dtype=np.int64)[each.text] * len(blocks)
+        + np.searchsorted(blocks, each.block)
+        for each in several
+    ]
+    common = reduce(lambda one, other: np.intersect1d(one, other, assume_unique=True), keys)
+    sums = [each.sums[np.searchsorted(own, common)] for each, own in zip(several, keys, strict=True)]
+    text, block = np.divmod(common, max(len(blocks), 1))
+    return Placed(texts, text, blocks[block], np.concatenate(sums, axis=1))
+
+
+def units_of(values: Placed) -> tuple[Float[np.ndarray, "u c"], str]:
     """The rows that are resampled, one a document or one a block, and which of the two."""
-    ordered = sorted(sums)
-    values = np.array([sums[key] for key in ordered], dtype=np.float64)
-    documents = {document: place for place, document in enumerate(dict.fromkeys(key[:2] for key in ordered))}
-    if len(documents) < MIN_DOCUMENTS:
-        return values, "blocks"
-    units = np.zeros((len(documents), values.shape[1]))
-    np.add.at(units, [documents[key[:2]] for key in ordered], values)
+    used, document = np.unique(values.text, return_inverse=True)
+    if len(used) < MIN_DOCUMENTS:
+        return values.sums, "blocks"
+    units = np.zeros((len(used), values.sums.shape[1]))
+    np.add.at(units, document, values.sums)
     return units, "documents"
 
 

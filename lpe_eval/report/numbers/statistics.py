@@ -33,13 +33,16 @@ from typing import NamedTuple
 import numpy as np
 
 from lpe_eval import table
+from lpe_eval.records import BlockColumns, columns_of
 from lpe_eval.report.numbers.resampling import MIN_DOCUMENTS as MIN_DOCUMENTS
 from lpe_eval.report.numbers.resampling import (
     UNKNOWN,
     Uncertainty,
     by_text,
     generator,
+    placed,
     resample,
+    shared,
     spread,
     units_of,
 )
@@ -79,14 +82,14 @@ def summarise(measurement: Measurement, run: str, seed: int, replicates: int = 1
         seed: seed of the resampling, joined with the cell's key.
         replicates: how often the units are resampled.
     """
-    blocks = [block for block in measurement.blocks if block.n_tokens > 0]
-    n_tokens = sum(block.n_tokens for block in blocks)
-    n_nonfinite = sum(block.n_nonfinite for block in blocks)
+    blocks = columns_of(measurement.blocks)
+    scored = blocks.n_tokens > 0
+    n_tokens, n_nonfinite = int(blocks.n_tokens[scored].sum()), int(blocks.n_nonfinite[scored].sum())
     status, note = _status(measurement, n_tokens, n_nonfinite)
     values, uncertainties = dict.fromkeys(table.METRICS, _NAN), dict.fromkeys(table.METRICS, UNKNOWN)
     if status in ("ok", "error"):
-        nats = _total([block.nll_nats for block in blocks], n_nonfinite)
-        values = loss_metrics(nats, n_tokens, sum(block.n_bytes for block in blocks))
+        nats = _total(blocks.nll_nats[scored].tolist(), n_nonfinite)
+        values = loss_metrics(nats, n_tokens, int(blocks.n_bytes[scored].sum()))
     if status == "ok":
         uncertainties = _uncertainties(blocks, generator([*measurement.key, seed]), replicates)
 
@@ -105,7 +108,7 @@ def summarise(measurement: Measurement, run: str, seed: int, replicates: int = 1
         table.STRIDE: key.stride,
         table.N_TOKENS: n_tokens,
         table.N_NONFINITE: n_nonfinite,
-        table.N_DOCUMENTS: len({(block.document, block.digest) for block in blocks}),
+        table.N_DOCUMENTS: len(np.unique(blocks.text[scored])),
         table.SEED: facts.seed,
         table.DTYPE: facts.dtype,
         table.DEVICE: facts.device,
@@ -139,13 +142,14 @@ def paired_difference(
     Where the two scored unlike numbers of targets in a block, each side is divided by its own.
     """
     a, b = by_text(blocks_a), by_text(blocks_b)
-    common = {key: (*a[key], *b[key]) for key in a.keys() & b.keys()}
-    larger = max(sum(n for _, n in a.values()), sum(n for _, n in b.values()))
-    share = sum(min(n_a, n_b) for _, n_a, _, n_b in common.values()) / larger if larger else 0.0
-    if not common:
+    common = shared([a, b])
+    larger = max(float(side.sums[:, 1].sum()) for side in (a, b))
+    both = float(np.minimum(common.sums[:, 1], common.sums[:, 3]).sum())
+    share = both / larger if larger else 0.0
+    if not len(common.sums):
         return PairedDifference(_NAN, *UNKNOWN, share)
 
-    nll_a, n_a, nll_b, n_b = (_sum(column) for column in zip(*common.values(), strict=True))
+    nll_a, n_a, nll_b, n_b = (_sum(column) for column in common.sums.T.tolist())
     difference = nll_a / n_a - nll_b / n_b
     if not math.isfinite(difference):
         return PairedDifference(difference, *UNKNOWN, share)
@@ -190,13 +194,11 @@ def loss_metrics(nats: float, n_tokens: int, n_bytes: int) -> dict[str, float]:
     return {"nll_nats": mean, "perplexity": perplexity, "bits_per_byte": bits}
 
 
-def _uncertainties(blocks: list[BlockSum], rng: np.random.Generator, replicates: int) -> dict[str, Uncertainty]:
-    sums: dict[tuple[str, str, int], tuple[float, ...]] = {}
-    for block in blocks:
-        key = (block.digest, block.document, block.block)
-        own = (block.nll_nats, float(block.n_tokens), float(block.n_bytes))
-        sums[key] = tuple(map(sum, zip(sums[key], own, strict=True))) if key in sums else own
-    units, noun = units_of(sums)
+def _uncertainties(blocks: BlockColumns, rng: np.random.Generator, replicates: int) -> dict[str, Uncertainty]:
+    scored = blocks.n_tokens > 0
+    sums = np.stack([blocks.nll_nats, blocks.n_tokens, blocks.n_bytes], axis=1)[scored]
+    texts = [(digest, document) for document, digest in blocks.texts]
+    units, noun = units_of(placed(texts, blocks.text[scored], blocks.block[scored], sums))
     if len(units) < 2:
         return dict.fromkeys(table.METRICS, UNKNOWN)
     nats, tokens, n_bytes = resample(units, rng, replicates).T
