@@ -14,31 +14,23 @@ Choices:
 
 import contextlib
 import hashlib
-import importlib
 import os
-import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from lpe_eval.errors import LpeEvalError, MissingExtra, OutputError, SpecError, one_sentence
+from lpe_eval.addresses import address_of, as_path, last_part, opened, told, why
+from lpe_eval.errors import LpeEvalError, OutputError
+from lpe_eval.fetched import cache
 
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}([^/].*)", re.DOTALL)
-"""A protocol has two letters at least, so that no drive of Windows is one; a path may have lost the second slash."""
 _EVERY = 2.0
 _TRIES = (0.5, 2.0, 5.0)
 """Seconds before each further try at the end."""
 _UNKNOWN = (-1, -1)
 """The stamp of no file."""
-
-
-def address_of(place: Path | str | None) -> str | None:
-    """The address in object storage that was typed; None where it is a path of a file system."""
-    found = _ADDRESS.fullmatch("" if place is None else place.as_posix() if isinstance(place, Path) else place)
-    return None if found is None else f"{found[1]}://{found[2].rstrip('/')}"
 
 
 @contextmanager
@@ -55,7 +47,7 @@ def staged(place: Path | None) -> Iterator[Path | None]:
     """
     address = address_of(place)
     if address is None:
-        yield place
+        yield place if place is None else as_path(place)
         return
     mirror = _Mirror(address)
     mirror.fetch()
@@ -69,13 +61,49 @@ def staged(place: Path | None) -> Iterator[Path | None]:
     mirror.finish()
 
 
+@contextmanager
+def sent(place: Path) -> Iterator[Path]:
+    """Where to write on this machine what belongs at a place: there, or at an address when the context ends.
+
+    Files of other names at the address stay. Where the context ends in an error, nothing is put there.
+
+    Args:
+        place: a file, a folder, or the address of one.
+
+    Raises:
+        MissingExtra, SpecError: see `addresses.opened`.
+        OutputError: something could not be put there.
+    """
+    address = address_of(place)
+    if address is None:
+        yield as_path(place)
+        return
+    files, root = opened(address)
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder) / last_part(address)
+        yield here
+        with told(address, OutputError, "written"):
+            for path in sorted(each for each in (here, *here.rglob("*")) if each.is_file()):
+                name = path.relative_to(here).as_posix()
+                files.pipe_file(root if name == "." else f"{root}/{name}", path.read_bytes())
+
+
+def typed_as(place: Path, here: Path, path: Path) -> str:
+    """How people are told of a file: `place` as it was typed, in the place of what `sent` gave for it."""
+    address = address_of(place)
+    if address is None:
+        return str(path)
+    name = path.relative_to(here).as_posix()
+    return address if name == "." else f"{address}/{name}"
+
+
 class _Mirror:
     """A folder and an address that is made like it."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._files, self._root = _opened(address)
-        self.folder = _cache() / hashlib.sha256(address.encode()).hexdigest()[:24]
+        self._files, self._root = opened(address)
+        self.folder = cache() / "stored" / hashlib.sha256(address.encode()).hexdigest()[:24]
         self._known: dict[str, tuple[int, int]] = {}
 
     def fetch(self) -> None:
@@ -162,10 +190,8 @@ class _Mirror:
         try:
             yield
         except Exception as error:
-            # Each protocol has errors of its own.
-            why = " ".join(one_sentence(error).split())[:200]
             raise OutputError(
-                f"{self.address} cannot be {what}: {why}; what was finished lies in {self.folder}, and the same "
+                f"{self.address} cannot be {what}: {why(error)}; what was finished lies in {self.folder}, and the same "
                 "command goes on from there"
             ) from error
 
@@ -173,23 +199,3 @@ class _Mirror:
 def _stamp(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_mtime_ns, found.st_size
-
-
-def _opened(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the place in it."""
-    protocol = address.partition("://")[0]
-    try:
-        core = importlib.import_module("fsspec.core")
-        files, root = (
-            core.url_to_fs(address, use_listings_cache=False) if protocol != "file" else core.url_to_fs(address)
-        )
-    except ImportError as error:
-        raise MissingExtra(f"storage at {protocol}://", "gcs" if protocol in ("gs", "gcs") else "s3") from error
-    except Exception as error:
-        raise SpecError(f"{address} is no address of storage: {' '.join(one_sentence(error).split())[:200]}") from error
-    return files, str(root).rstrip("/")
-
-
-def _cache() -> Path:
-    given = os.environ.get("XDG_CACHE_HOME")
-    return (Path(given) if given else Path.home() / ".cache") / "lpe-eval" / "stored"

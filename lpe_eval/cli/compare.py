@@ -18,8 +18,8 @@ def compare(
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            help="A baseline's name, or ./PATH of a run: a name without a slash is never a folder. Repeat it for "
-            "several trainings of one recipe, which then say how much a training varies.",
+            help="A baseline's name, ./PATH of a run, or its address; a name without a slash is no folder. Repeat it "
+            "for several trainings of one recipe, which then say how much a training varies.",
             autocompletion=completion.baselines,
         ),
     ] = None,
@@ -62,17 +62,24 @@ def compare(
     the size of --detectable. Documents that changed since the baseline are left out.
     """
     with sentence_for_errors():
+        from contextlib import ExitStack
+
         from lpe_eval.commands import compare as comparing
         from lpe_eval.console import note
+        from lpe_eval.fetched import here
+        from lpe_eval.storage import sent
 
         rules = comparing.parse_rules(tolerance, sigmas, allow or [], detectable)
         if not baseline and bless is None:
             raise SpecError("there is nothing to compare with; give --baseline, or make one of the run with --bless")
         if not baseline and (json or junit or markdown):
             raise SpecError("a report needs a comparison; give --baseline")
+        run = here(run)
         if baseline:
             found = comparing.compare(run, comparing.open_baselines(baseline), rules)
-            comparing.write_reports(found, json, junit, markdown)
+            with ExitStack() as places:
+                files = [each and places.enter_context(sent(each)) for each in (json, junit, markdown)]
+                comparing.write_reports(found, *files)
             end_with(found)
         if bless is not None:
             note(f"baseline: {comparing.bless(run, bless, overwrite)}")

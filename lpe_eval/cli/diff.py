@@ -27,6 +27,7 @@ def diff(
     """
     with sentence_for_errors():
         from lpe_eval.commands.diff import differences
+        from lpe_eval.fetched import here
 
-        for table in differences(run, against, against_length):
+        for table in differences(here(run), against, against_length):
             show_as(table, form)

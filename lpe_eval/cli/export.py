@@ -34,6 +34,10 @@ def export(
     with sentence_for_errors():
         from lpe_eval.commands.export import export as write
         from lpe_eval.console import lines
+        from lpe_eval.fetched import here
+        from lpe_eval.storage import sent, typed_as
 
-        for path in write(run, form, out, option or []):
-            lines(str(path))
+        with sent(out) as folder:
+            written = write(here(run), form, folder, option or [])
+        for path in written:
+            lines(typed_as(out, folder, path))

@@ -1,9 +1,15 @@
-"""Models as they are typed, by whichever command: `all`, and patterns that a shell leaves alone in quotes."""
+"""Models as they are typed, by whichever command: `all`, and patterns that a shell leaves alone in quotes.
 
+A pattern may be of folders in object storage, `s3://bucket/runs/step-*`: of what stands behind the last slash.
+"""
+
+import re
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import translate
 from glob import glob
 from pathlib import Path
 
+from lpe_eval.addresses import typed_address, without_protocol
 from lpe_eval.errors import SpecError
 
 ALL = "all"
@@ -26,6 +32,10 @@ def spelled_out(models: Iterable[str], released: Callable[[], Sequence[str]]) ->
         if each == ALL:
             found += _all_of(released())
             continue
+        if (address := typed_address(each)) is not None and set(address.partition("?")[0]) & set("*["):
+            found += _at_address(address)
+            continue
+        each = without_protocol(each)
         if not set(each) & set("*[") or ":" in each or "=" in each or Path(each).exists():
             found.append(each)
             continue
@@ -33,6 +43,18 @@ def spelled_out(models: Iterable[str], released: Callable[[], Sequence[str]]) ->
         if not matches:
             raise SpecError(f"-m {each}: no file or folder here matches this pattern")
         found += [match for match in matches if Path(match).is_dir()] or matches
+    return found
+
+
+def _at_address(pattern: str) -> list[str]:
+    from lpe_eval.model.at_address import checkpoints_below
+
+    above, _, last = pattern.rpartition("/")
+    if set(above) & set("*["):
+        raise SpecError(f"-m {pattern}: of an address only what is behind the last slash may be a pattern")
+    found = checkpoints_below(above, re.compile(translate(last)))
+    if not found:
+        raise SpecError(f"-m {pattern}: nothing at {above} matches this pattern")
     return found
 
 

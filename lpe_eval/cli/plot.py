@@ -27,10 +27,14 @@ def plot(
     with sentence_for_errors():
         from lpe_eval.commands.plot import plot
         from lpe_eval.console import lines, note
+        from lpe_eval.fetched import here
+        from lpe_eval.storage import sent, typed_as
 
         names = [each.strip() for each in (models or "").split(",") if each.strip()]
-        drawn = plot(runs, out or runs[0] / "figures", names)
+        place = out or runs[0] / "figures"
+        with sent(place) as folder:
+            drawn = plot([here(each) for each in runs], folder, names)
         for path in drawn.files:
-            lines(str(path))
+            lines(typed_as(place, folder, path))
         for sentence in drawn.notes:
             note(sentence)

@@ -45,8 +45,8 @@ def ppl(
         typer.Option(
             "--model",
             "-m",
-            help="A released checkpoint (alibi), a folder, or an address behind a format's prefix (hf:org/name, "
-            "neox:DIR, fairseq:FILE, py:FILE.py:make). Repeat it for several; NAME=... renames. "
+            help="A released checkpoint (alibi), a folder, s3://bucket/folder, or what a format's prefix stands before "
+            "(hf:org/name, neox:DIR, fairseq:FILE, py:FILE.py:make). Repeat it for several; NAME=... renames. "
             "all: every released checkpoint of Python code. Default: one of each kind.",
             autocompletion=completion.models,
         ),
@@ -76,8 +76,9 @@ def ppl(
         typer.Option(
             "--data",
             "-d",
-            help="Other text than the task's: a .txt, .jsonl, .parquet, .arrow or .bin file, a folder, "
-            "hub:org/name[@revision], python-stdlib, or urn or echo, whose optimum is known (urn?alpha=0.5).",
+            help="Other text than the task's: a .txt, .jsonl, .parquet, .arrow or .bin file, a folder, one of these at "
+            "s3://bucket/place, hub:org/name[@revision], python-stdlib, or urn or echo, whose optimum is known "
+            "(urn?alpha=0.5).",
             autocompletion=completion.corpora,
         ),
     ] = None,

@@ -18,9 +18,9 @@ def report(
             help="Folders of runs of any kinds; those of one kind share figures.", autocompletion=completion.runs
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file; one that is there is replaced.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The file, or its address; one that is there is replaced.")
+    ] = Path("report.html"),
     baseline: Annotated[
         list[str] | None,
         typer.Option(
@@ -37,8 +37,11 @@ def report(
     with sentence_for_errors():
         from lpe_eval.commands.report import report
         from lpe_eval.console import lines, note
+        from lpe_eval.fetched import here
+        from lpe_eval.storage import sent, typed_as
 
-        made = report(runs, out, baseline or ())
+        with sent(out) as file:
+            made = report([here(each) for each in runs], file, baseline or ())
         for sentence in made.notes:
             note(sentence)
-        lines(str(made.file))
+        lines(typed_as(out, file, made.file))

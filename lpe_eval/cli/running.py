@@ -53,8 +53,10 @@ def run_spec(
     from functools import partial
 
     from lpe_eval import console
-    from lpe_eval.storage import address_of, staged
+    from lpe_eval.addresses import address_of, as_path
+    from lpe_eval.storage import staged
 
+    out = None if out is None else as_path(out)
     if (address := address_of(out)) is not None:
         with staged(out) as folder:
             run_spec(spec, folder, overwrite, quiet, baselines, device, jobs, log_to, shard, engine)

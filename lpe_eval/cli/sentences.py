@@ -18,8 +18,9 @@ def sentence_for_errors() -> Iterator[None]:
         yield
     except LpeEvalError as error:
         from lpe_eval.console import error as show
+        from lpe_eval.fetched import as_addressed
 
-        show(str(error))
+        show(as_addressed(str(error)))
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         # Whoever reads our output has enough of it.

@@ -17,7 +17,11 @@ _STORED = ("csv", "json")
 @app.command(rich_help_panel=READ)
 def show(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a run of any kind, or of a baseline.", autocompletion=completion.runs)
+        Path,
+        typer.Argument(
+            help="Folder of a run of any kind, or of a baseline; or its address, s3://bucket/run.",
+            autocompletion=completion.runs,
+        ),
     ],
     cite: Annotated[
         bool, typer.Option("--cite", help="Only BibTeX of the methods, text and protocols used, and of this program.")
@@ -57,7 +61,9 @@ def show(
     with sentence_for_errors():
         from lpe_eval import console
         from lpe_eval.commands import show as command
+        from lpe_eval.fetched import here
 
+        run = here(run)
         of_tables = over_seeds or transpose or error_digits is not None
         alone = of_tables or form is not None or columns is not None
         if cite + spec + alone > 1:

@@ -15,7 +15,7 @@ _OWN = ("-m", "--model", "--out", "-o", "--dry-run", "--shard", "--engine", "--b
 
 @app.command(rich_help_panel=MEASURE, context_settings={"ignore_unknown_options": True})
 def watch(
-    directory: Annotated[Path, typer.Argument(help="The folder in which checkpoints appear.")],
+    directory: Annotated[Path, typer.Argument(help="The folder in which checkpoints appear, or its address.")],
     flags: Annotated[
         list[str] | None, typer.Argument(metavar="FLAGS ...", help="Flags of ppl: --lengths 512,8192 --data books.")
     ] = None,
@@ -37,14 +37,17 @@ def watch(
         import typer.main
 
         from lpe_eval import console
+        from lpe_eval.addresses import address_of, as_path
         from lpe_eval.commands import watch as watching
+        from lpe_eval.storage import staged, typed_as
 
         if wrong := [each for each in flags or () if each.partition("=")[0] in _OWN]:
             raise SpecError(f"watch: {wrong[0]} is not given to it; it takes lengths, text, protocols and the like")
-        if not directory.is_dir():
+        address, folder = address_of(directory), as_path(directory)
+        if address is None and not folder.is_dir():
             raise SpecError(f"there is no folder {directory}; name the one in which checkpoints appear")
 
-        def measure(name: str, checkpoint: Path, folder: Path) -> int:
+        def measure(name: str, checkpoint: str, folder: Path) -> int:
             typed = [
                 "ppl",
                 "-m",
@@ -58,7 +61,10 @@ def watch(
             return ended if isinstance(ended, int) else 0
 
         tell = (lambda sentence: None) if quiet else console.note
-        failed = watching.watch(directory, out, measure, tell, every=every, once=once, last=last_step)
-        tell(f"rows: {out / watching.TABLE}   figure: {out / 'figures' / 'steps.png'}")
+        with staged(out) as stored:
+            here = stored or out
+            failed = watching.watch(address or folder, here, measure, tell, every=every, once=once, last=last_step)
+        names = [typed_as(out, here, here / name) for name in (watching.TABLE, "figures/steps.png")]
+        tell(f"rows: {names[0]}   figure: {names[1]}")
         if failed:
             raise SomeCellsFailed(f"{failed} checkpoints could not be measured in full; their runs say why")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lpe_eval.errors import InconclusiveComparison, OutputError, RegressionFound, SpecError, UnknownName
+from lpe_eval.fetched import as_addressed, here
 from lpe_eval.report.folders.atomic import write_atomically
 from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.frames import UNFIT
@@ -79,13 +80,15 @@ def parse_rules(tolerance: float, sigmas: float, allow: Sequence[str], detectabl
 def open_baselines(names: Sequence[str]) -> dict[str, list[Judged]]:
     """The rows of baselines, by the name or path that each was asked for with; one that is named twice counts once.
 
-    A path may be that of what another program wrote (`report/importer.py`).
+    A path may be that of what another program wrote (`report/importer.py`), and an address of object storage.
 
     Raises:
         UnknownName: there is neither a run nor a baseline of that name.
+        SpecError: there is nothing at an address.
         OutputError: it cannot be read.
     """
-    places = {(foreign_folder(name) or find_baseline(name)).resolve(): name for name in reversed(names)}
+    typed = {name: str(here(Path(name))) if "://" in name else name for name in reversed(names)}
+    places = {(foreign_folder(path) or find_baseline(path)).resolve(): name for name, path in typed.items()}
     return {name: judged_rows_at(place, name) for place, name in reversed(places.items())}
 
 
@@ -96,10 +99,11 @@ def compare(folder: Path, baselines: dict[str, list[Judged]], rules: Rules) -> C
         OutputError: the run cannot be read.
         SpecError: nothing was measured on both sides: no rows, or perplexity on one and problems on the other.
     """
+    called = as_addressed(str(folder))
     foreign = importer_of(folder) is not None
     if not foreign and read_marker(folder) is None:
         raise OutputError(f"{folder} holds no run: it has no {MARKER}; give the folder that a run was written to")
-    new = judged_rows_at(folder, str(folder))
+    new = judged_rows_at(folder, called)
     sides = [as_one_model(new, found) if foreign else found for found in baselines.values()]
     old = [judged for found in sides for judged in found]
     verdicts = judge(new, old, rules)
@@ -107,7 +111,7 @@ def compare(folder: Path, baselines: dict[str, list[Judged]], rules: Rules) -> C
     if not of_run & of_baselines:
         raise SpecError(f"the baseline {', '.join(baselines)} has no row to compare with")
     texts = (other_text(new[0].corpus, each.corpus) for each in old if new)
-    return Comparison(str(folder), tuple(baselines), rules, verdicts, next(filter(None, texts), ""))
+    return Comparison(called, tuple(baselines), rules, verdicts, next(filter(None, texts), ""))
 
 
 def title(comparison: Comparison) -> str:

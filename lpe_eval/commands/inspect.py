@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lpe_eval.data.corpus import open_corpus
 from lpe_eval.data.tokenizer import ENDLESS, open_tokenizer
 from lpe_eval.errors import CausalLeakError, LpeEvalError, one_sentence
+from lpe_eval.fetched import as_addressed
 from lpe_eval.measure.plan import plan_models, split_alias
 from lpe_eval.measure.probe import refuse_leak
 from lpe_eval.measure.remarks import remarks
@@ -67,7 +68,7 @@ def _facts(located: Located, model: LanguageModel, spec: PerplexitySpec, options
     rows = [
         ("name", facts.name),
         ("format", facts.format),
-        ("place", str(located.path)),
+        ("place", as_addressed(str(located.path))),
         *model.architecture(),
         ("vocabulary", f"{facts.vocab_size:,} symbols"),
         ("encoding", facts.encoding),

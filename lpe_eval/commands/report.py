@@ -11,6 +11,7 @@ from typing import NamedTuple
 from lpe_eval.commands import compare as comparing
 from lpe_eval.commands.show import models_table, understood
 from lpe_eval.errors import OutputError, SpecError
+from lpe_eval.fetched import as_addressed
 from lpe_eval.report.folders.atomic import write_atomically
 from lpe_eval.report.frames import UNFIT
 from lpe_eval.report.gate.joining import Judged
@@ -93,7 +94,11 @@ def kind_part(own: Sequence[Found], baselines: Mapping[str, list[Judged]], notes
             f"{names}: a table holds numbers that this program did not write; run it once more"
         ) from error
     same = Counter(each.path.name for each in own)
-    labels = [each.path.name if same[each.path.name] == 1 and each.path.name else str(each.path) for each in own]
+    places = [as_addressed(str(each.path)) for each in own]
+    labels = [
+        each.path.name if same[each.path.name] == 1 and each.path.name else place
+        for each, place in zip(own, places, strict=True)
+    ]
     if len(own) > 1:
         ids = {str(each.provenance.get("run")): label for each, label in zip(own, labels, strict=True)}
         figures = [_with_labels(figure, ids) for figure in figures]
@@ -105,7 +110,11 @@ def kind_part(own: Sequence[Found], baselines: Mapping[str, list[Judged]], notes
 def _run(found: Found, label: str, baselines: Mapping[str, list[Judged]], notes: list[str]) -> RunPart:
     known, spec = found.provenance, found.spec
     with understood(found.path):
-        measured = [("folder", str(found.path)), ("run", text(known.get("run"))), *found.kind.about(found)]
+        measured = [
+            ("folder", as_addressed(str(found.path))),
+            ("run", text(known.get("run"))),
+            *found.kind.about(found),
+        ]
         opened = models(known, found.rows)
         cited = citations(found.kind.sources(found), known)
         stored = found.kind.stored(found)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lpe_eval.errors import LpeEvalError, OutputError, SpecError
+from lpe_eval.fetched import as_addressed
 from lpe_eval.plain import read_plain
 from lpe_eval.report.folders.folder import SPEC
 from lpe_eval.report.kind import Found, open_folder
@@ -162,7 +163,7 @@ def _about(found: Found) -> list[Table]:
     lines = [("kind", found.kind.title), ("run", text(known.get("run"))), *found.kind.about(found)]
     lines += [*seeds(known, spec), *state(known, found.rows)]
     tables = [
-        listing(str(found.path), ("measured", ""), [(name, value) for name, value in lines if value]),
+        listing(as_addressed(str(found.path)), ("measured", ""), [(name, value) for name, value in lines if value]),
         listing("with", ("what", ""), machine(known, spec, found.rows)),
     ]
     opened = models(known, found.rows)

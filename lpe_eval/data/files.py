@@ -4,6 +4,10 @@ Where rows begin is found without understanding them: line breaks are counted, a
 rows they have. So the order of documents, which hashes names, costs no reading, and then only those that are visited
 are read.
 
+A file may be at an address of object storage. Then what is read is fetched: of text and lines the bytes that are
+wanted, once all of them to count lines or for the digest of a long text; of Parquet the groups of rows that are
+wanted. Nothing of it is stored on this machine, but an Arrow file, which is copied into the cache.
+
 Choices:
     * `.gz` and `.zst` are unpacked as they are read; of packed lines a temporary file holds what was unpacked, since
       their beginnings cannot be found in the packed ones.
@@ -11,8 +15,6 @@ Choices:
     * Arrow files are those of the library `datasets` (streams), or of Feather.
 """
 
-import gzip
-import os
 import shutil
 import tempfile
 import weakref
@@ -20,13 +22,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpe_eval.addresses import StoredFile
 from lpe_eval.data.corpus import Document, Part, text_of
+from lpe_eval.data.sources import Source, on_disk, opened, packing, size_of
 from lpe_eval.data.texts import FileText, decoded, reading
 from lpe_eval.errors import DataError
 from lpe_eval.plain import Unreadable, first_line, json_of
@@ -47,7 +51,7 @@ class TextFile(Part):
         column: not used.
     """
 
-    def __init__(self, path: Path, name: str, column: str) -> None:
+    def __init__(self, path: Source, name: str, column: str) -> None:
         self._path, self._name = path, name
 
     def __len__(self) -> int:
@@ -59,10 +63,10 @@ class TextFile(Part):
     def read(self, number: int) -> Document | None:
         where = str(self._path)
         with reading(where):
-            size = self._path.stat().st_size
-            packed = _packing(self._path) is not None
+            size = size_of(self._path)
+            packed = packing(self._path) is not None
             if packed or size > _LARGE:
-                return Document(self._name, FileText(partial(_opened, self._path), where, None if packed else size))
+                return Document(self._name, FileText(partial(opened, self._path), where, None if packed else size))
             content = self._path.read_bytes()
         if not content:
             raise DataError(f"{where} is empty; give a file with text")
@@ -78,7 +82,7 @@ class JsonLines(Part):
         column: the key of the text.
     """
 
-    def __init__(self, path: Path, name: str, column: str) -> None:
+    def __init__(self, path: Source, name: str, column: str) -> None:
         self._path, self._name, self._column = path, name, column
         self._unpacked: Any = None
         self._found: NDArray[np.int64] | None = None
@@ -91,9 +95,8 @@ class JsonLines(Part):
 
     def read(self, number: int) -> Document | None:
         start, stop = self._bounds()[number : number + 2].tolist()
-        with reading(str(self._path)), self._unpacked_file() as file:
-            file.seek(start)
-            line = file.read(stop - start)
+        with reading(str(self._path)):
+            line = self._piece(start, stop)
         where = f"{self._path}, line {number + 1},"
         try:
             written = decoded(line, where)
@@ -109,9 +112,16 @@ class JsonLines(Part):
             raise DataError(f"{where} holds half a surrogate pair, which is no character; remove it")
         return Document(self.name(number), text)
 
+    def _piece(self, start: int, stop: int) -> bytes:
+        if isinstance(self._path, StoredFile) and packing(self._path) is None:
+            return self._path.piece(start, stop)
+        with self._unpacked_file() as file:
+            file.seek(start)
+            return file.read(stop - start)
+
     @contextmanager
     def _unpacked_file(self) -> Iterator[Any]:
-        if _packing(self._path) is None:
+        if packing(self._path) is None:
             with self._path.open("rb") as file:
                 yield file
             return
@@ -119,7 +129,7 @@ class JsonLines(Part):
             # Open as long as the part is used, and gone with it.
             self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115
             weakref.finalize(self, self._unpacked.close)
-            with _opened(self._path) as packed:
+            with opened(self._path) as packed:
                 shutil.copyfileobj(packed, self._unpacked, _PIECE)
         yield self._unpacked
 
@@ -147,7 +157,7 @@ class Parquet(Part):
         column: the column of the text.
     """
 
-    def __init__(self, path: Path, name: str, column: str) -> None:
+    def __init__(self, path: Source, name: str, column: str) -> None:
         self._path, self._name, self._column = path, name, column
         self._ends: NDArray[np.int64] | None = None
         self._held: OrderedDict[int, Any] = OrderedDict()
@@ -212,7 +222,7 @@ class Arrow(Part):
         column: the column of the text.
     """
 
-    def __init__(self, path: Path, name: str, column: str) -> None:
+    def __init__(self, path: Source, name: str, column: str) -> None:
         self._path, self._name, self._column = path, name, column
         self._rows: Any = None
 
@@ -231,7 +241,7 @@ class Arrow(Part):
             import pyarrow
 
             try:
-                source = pyarrow.memory_map(str(self._path))
+                source = pyarrow.memory_map(str(on_disk(self._path)))
                 try:
                     table = pyarrow.ipc.open_stream(source).read_all()
                 except pyarrow.ArrowInvalid:
@@ -244,7 +254,7 @@ class Arrow(Part):
         return self._rows
 
 
-READERS: dict[str, Callable[[Path, str, str], Part]] = {
+READERS: dict[str, Callable[[Source, str, str], Part]] = {
     ".txt": TextFile,
     ".jsonl": JsonLines,
     ".parquet": Parquet,
@@ -255,25 +265,8 @@ READABLE = ", ".join((*READERS, ".txt.gz", ".jsonl.gz", ".txt.zst", ".jsonl.zst"
 """For messages."""
 
 
-def reader_of(path: Path) -> Callable[[Path, str, str], Part] | None:
+def reader_of(path: PurePath) -> Callable[[Source, str, str], Part] | None:
     """What reads a file of that name; None where nothing does."""
-    if _packing(path) is None:
+    if packing(path) is None:
         return READERS.get(path.suffix)
-    return _PACKED.get(Path(path.stem).suffix)
-
-
-def _packing(path: Path) -> str | None:
-    return {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-
-
-def _opened(path: Path) -> Any:
-    """The bytes of a file, unpacked."""
-    match _packing(path):
-        case "gzip":
-            return gzip.open(path, "rb")
-        case "zstd":
-            import pyarrow
-
-            return pyarrow.input_stream(pyarrow.OSFile(os.fspath(path)), compression="zstd")
-        case _:
-            return path.open("rb")
+    return _PACKED.get(PurePath(path.stem).suffix)

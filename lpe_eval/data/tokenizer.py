@@ -9,13 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpe_eval.addresses import listed, typed_address, without_protocol
 from lpe_eval.data.texts import Text
 from lpe_eval.errors import DataError, LpeEvalError, SpecError
+from lpe_eval.fetched import fetched
 from lpe_eval.plain import first_line
 from lpe_eval.registry import TOKENIZERS
 
@@ -25,6 +28,8 @@ ENDLESS = 1 << 31
 IDS = "ids"
 """The tokenizer of text that is token ids already."""
 
+_NO_TOKENIZER = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+"""Endings of what is not fetched of a folder with a tokenizer."""
 _SHORT_NAMES = {"hf": "huggingface", "py": "python"}
 _PACKAGES = {
     "sentencepiece": "sentencepiece",
@@ -128,10 +133,22 @@ def open_tokenizer(text: str, trust_remote_code: bool = False) -> Tokenizer:
     member = TOKENIZERS.load(_SHORT_NAMES.get(name, name))
     if not issubclass(member, Tokenizer):
         raise SpecError(f"the tokenizer {name!r} is not a subclass of lpe_eval.data.tokenizer.Tokenizer")
+    address = typed_address(argument)
+    argument = without_protocol(argument) if address is None else str(_copied(address))
     try:
         return member.open_with_code(argument) if trust_remote_code else member.open(argument)
     except OSError as error:
         raise DataError(f"the tokenizer {text[:200]} cannot be read: {error.strerror or error}") from error
+
+
+def _copied(address: str) -> Path:
+    """A tokenizer's file or folder at an address, on this machine; of a folder what is beside weights."""
+    found = listed(address, DataError, 1)
+    if not found.entries:
+        raise DataError(f"there is no tokenizer at {address}; check the bucket and the place in it")
+    if found.is_file:
+        return fetched(found, DataError)
+    return fetched(found, DataError, lambda names: [each for each in names if not each.endswith(_NO_TOKENIZER)])
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pandas as pd
 from lpe_eval.commands import compare as comparing
 from lpe_eval.commands.plot import plot
 from lpe_eval.errors import OutputError
+from lpe_eval.fetched import here
 from lpe_eval.interface import in_html
 from lpe_eval.report.folders.atomic import write_atomically
 from lpe_eval.report.frames import read_csv, typed_frame
@@ -200,14 +201,15 @@ class Run:
 
 
 def read(folder: str | Path) -> Run:
-    """The run in a folder, finished or not.
+    """The run in a folder, finished or not; of an address (`s3://bucket/run`), as it is now.
 
     Raises:
         SpecError: the folder is not there, or holds no run.
-        OutputError: it holds one that is damaged, or of another version of the tables.
+        OutputError: it holds one that is damaged, or of another version of the tables; or an address cannot be read.
+        MissingExtra: a package for the address is not installed.
     """
-    return Run(Path(folder))
+    return Run(here(Path(folder)))
 
 
 def _folder(run: "Run | str | Path") -> Path:
-    return run.folder if isinstance(run, Run) else Path(run)
+    return run.folder if isinstance(run, Run) else here(Path(run))

@@ -4,8 +4,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lpe_eval.addresses import typed_address, without_protocol
 from lpe_eval.data.problem import Problem, open_problem
 from lpe_eval.errors import UnknownName
+from lpe_eval.fetched import as_addressed
+from lpe_eval.model.at_address import copy_of_encoders
 from lpe_eval.model.encoder_folder import config_text, encoder_folders, read_encoder_config
 from lpe_eval.registry import ENCODINGS
 from lpe_eval.spec.che_checkpoint import CheCheckpointSpec, TrainedTask
@@ -88,7 +91,7 @@ def _to_score(spec: CheSpec) -> list[PlannedCell]:
         raise UnknownName("task of these checkpoints", missing[0], known)
     cells = []
     for place, config in zip(places, configs, strict=True):
-        name = config.name if names.count(config.name) == 1 else f"{config.name} ({place})"
+        name = config.name if names.count(config.name) == 1 else f"{config.name} ({as_addressed(str(place))})"
         for task in _tasks([each for each in config.tasks if spec.tasks == "all" or each in spec.tasks]):
             work = len(spec.test_set(config.protocol, task.problem.shortest_length).lengths)
             cells.append(PlannedCell((name, task.name), task, config.encoding, config.protocol, place, work))
@@ -129,7 +132,9 @@ def _refuse_unknown(encoding: EncodingSpec) -> None:
 
 def _place(model: str) -> Path:
     """Where a model that was named lies: a folder of the user comes before a released one of the same name."""
-    path, released = Path(model), released_encoders()
+    if (address := typed_address(model)) is not None:
+        return copy_of_encoders(address)
+    path, released = Path(without_protocol(model)), released_encoders()
     if path.exists() or path.name != model:
         return path
     if model not in released:

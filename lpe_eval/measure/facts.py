@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import lpe_eval
+from lpe_eval.addresses import place_in_bucket, typed_address
 from lpe_eval.data.corpus import Corpus
+from lpe_eval.fetched import as_addressed
 from lpe_eval.measure.optimum import Scored
 from lpe_eval.measure.provenance import publishable_name
 from lpe_eval.measure.remarks import selection_facts
@@ -29,8 +31,12 @@ def identity_of(spec: PerplexitySpec, planned: Sequence[Scored], key_tokens: str
         planned: its models.
         key_tokens: fingerprint of stored key tokens, where they are given.
     """
+    asked = spec.model_dump(mode="json", exclude={"batch_size", "models", "task_fingerprint"})
+    if (address := typed_address(spec.corpus.path or "")) is not None:
+        # The same files in the current directory are the same run.
+        asked["corpus"] = {**asked["corpus"], "path": place_in_bucket(address)}
     return {
-        "spec": spec.model_dump(mode="json", exclude={"batch_size", "models", "task_fingerprint"}),
+        "spec": asked,
         "models": [[each.peek.name, each.peek.digest, each.selection.fingerprint] for each in planned],
         "schema": SCHEMA,
         "version": lpe_eval.__version__,
@@ -61,7 +67,7 @@ def planned_facts(planned: Scored) -> dict[str, Any]:
     return {
         "reference": planned.reference,
         "digest": planned.peek.digest,
-        "tokenizer": planned.peek.tokenizer,
+        "tokenizer": as_addressed(planned.peek.tokenizer),
         "tokenizer_fingerprint": planned.tokenizer.fingerprint,
         "text_fingerprint": selection.fingerprint,
         "ids_fingerprint": hashlib.sha256(b"".join(each.tokens.tobytes() for each in selection.documents)).hexdigest(),

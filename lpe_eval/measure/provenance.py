@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 import lpe_eval
+from lpe_eval.addresses import place_in_bucket, typed_address
 
 _LIBRARIES = (
     *("torch", "numpy", "pandas", "pyarrow", "datasets", "pydantic", "safetensors", "transformers", "tokenizers"),
@@ -173,7 +174,9 @@ def publishable(
 
 def publishable_name(corpus: str, separator: str = os.sep) -> str:
     """A corpus as rows call it: a path in the current directory is told from there, the home directory is `~`, and of
-    any other absolute path the last two parts stay, `.../books/test.txt`."""
+    any other absolute path the last two parts stay, `.../books/test.txt`; of an address, the place in its bucket."""
+    if (address := typed_address(corpus)) is not None:
+        return place_in_bucket(address)
     place = publishable(corpus, separator=separator)
     if separator == "/":
         return "/".join(["...", *place.strip("/").split("/")[-2:]]) if place.startswith("/") else place

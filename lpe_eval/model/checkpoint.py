@@ -2,7 +2,9 @@
 
 A reference is a path whose content tells its format, a path or another address behind a format's
 prefix (`native:runs/mine`, `hf:org/name@revision`, `py:model.py:make?width=64`), or the name of a
-released checkpoint (`alibi`). A prefix is a format's name or its short name: hf, neox, py.
+released checkpoint (`alibi`). A prefix is a format's name or its short name: hf, neox, py. A path may be
+an address of object storage (`s3://bucket/mine`, `native:s3://bucket/mine?rope_theta=500000`); then a copy
+of the files that are needed is made in the cache, and a run says what it would say of a folder.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +15,10 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
+from lpe_eval.addresses import typed_address, without_protocol
 from lpe_eval.errors import CheckpointError, SpecError, UnknownName
+from lpe_eval.fetched import as_addressed
+from lpe_eval.model.at_address import copy_of_checkpoint
 from lpe_eval.model.foreign.bare_weights import how_to_open
 from lpe_eval.model.language_model import LanguageModel
 from lpe_eval.model.unchanged import stamps
@@ -195,7 +200,9 @@ def locate(reference: str) -> Located:
     Raises:
         CheckpointError: nothing is there, no format knows it, or several do.
         UnknownName: no format or no released checkpoint has that name.
+        SpecError, MissingExtra: see `addresses.opened`.
     """
+    reference = _copied(reference)
     prefix, colon, rest = reference.partition(":")
     name = SHORT_NAMES.get(prefix, prefix.replace("-", "_"))
     if colon and name in CHECKPOINTS.names():
@@ -224,11 +231,32 @@ def locate(reference: str) -> Located:
     return Located(CHECKPOINTS.load("native"), f"{folder}?{settings}" if question else folder)
 
 
+def _copied(reference: str) -> str:
+    """The same reference with a copy on this machine in the place of an address."""
+    prefix, colon, rest = reference.partition(":")
+    behind = "" if rest.startswith("//") else f"{prefix}{colon}"
+    address, question, settings = (rest if behind else reference).partition("?")
+    if "://" not in address:
+        return reference
+    if typed_address(address) is None:
+        return f"{behind}{without_protocol(address)}{question}{settings}"
+    if SHORT_NAMES.get(prefix, prefix) == "python":
+        raise CheckpointError(f"{reference}: code is not run from an address; copy it and name the file")
+    return f"{behind}{copy_of_checkpoint(address)}{question}{settings}"
+
+
 @contextmanager
 def _told(where: str | Path) -> Iterator[None]:
-    """One sentence for files that vanish or cannot be read, and for models that are larger than the memory."""
+    """One sentence for files that vanish or cannot be read, and for models that are larger than the memory.
+
+    A copy of what is at an address is called by its address.
+    """
     try:
         yield
+    except CheckpointError as error:
+        if (said := as_addressed(str(error))) == str(error):
+            raise
+        raise type(error)(said) from error.__cause__
     except OSError as error:
         raise CheckpointError(f"{str(where)[:200]} cannot be read: {error.strerror or error}") from error
     except (MemoryError, RuntimeError) as error:
@@ -238,15 +266,16 @@ def _told(where: str | Path) -> Iterator[None]:
 
 
 def _format_of(path: Path) -> type[CheckpointFormat]:
+    where = as_addressed(str(path))
     claims = [name for name in CHECKPOINTS.names() if CHECKPOINTS.load(name).recognises(path)]
     if len(claims) == 1:
         return CHECKPOINTS.load(claims[0])
     if claims:
-        choices = " or ".join(f"{name}:{path}" for name in claims)
-        raise CheckpointError(f"{path} looks like several formats at once; write {choices}")
+        choices = " or ".join(f"{name}:{where}" for name in claims)
+        raise CheckpointError(f"{where} looks like several formats at once; write {choices}")
     if how := how_to_open(path):
-        raise CheckpointError(f"{path} is not a checkpoint of any known format: {how}")
+        raise CheckpointError(f"{where} is not a checkpoint of any known format: {how}")
     raise CheckpointError(
-        f"{path} is not a checkpoint of any known format ({', '.join(CHECKPOINTS.names())}); "
+        f"{where} is not a checkpoint of any known format ({', '.join(CHECKPOINTS.names())}); "
         "a native one is a folder with config.yaml and model.safetensors, a Hugging Face one has config.json"
     )

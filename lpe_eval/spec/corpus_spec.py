@@ -1,10 +1,11 @@
-"""Which text is measured: `python-stdlib`, `urn?alpha=0.5`, `hub:org/name`, or a path."""
+"""Which text is measured: `python-stdlib`, `urn?alpha=0.5`, `hub:org/name`, a path, or `s3://bucket/place`."""
 
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from lpe_eval.addresses import typed_address, without_protocol
 from lpe_eval.errors import SpecError, UnknownName
 from lpe_eval.plain import has_utf8_form, printable
 from lpe_eval.reference import split_settings
@@ -19,7 +20,7 @@ class CorpusSpec(BaseModel):
 
     Attributes:
         name: the kind of source: `python_stdlib`, `local`, `hub`, `tokenized_bin`, or a third party's.
-        path: a file or folder, or the id of a dataset on the Hub.
+        path: a file or folder, the address of one (`s3://bucket/books`), or the id of a dataset on the Hub.
         split: which part; the kind's own default where it is left out.
         text_column: the field of a JSON line or a table that holds the text.
         revision: a commit, tag or branch of a Hub dataset.
@@ -57,7 +58,8 @@ class CorpusSpec(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> "CorpusSpec":
-        """Reads the short form: a corpus's name, `urn?alpha=0.5&length=65536`, `hub:org/name[@revision]`, or a path.
+        """Reads the short form: a corpus's name, `urn?alpha=0.5&length=65536`, `hub:org/name[@revision]`, a path,
+        or an address.
 
         Raises:
             SpecError: the text is empty, `hub:` has no id, or an option is not key=value.
@@ -75,6 +77,9 @@ class CorpusSpec(BaseModel):
             if not where:
                 raise SpecError(f"{text!r} names no dataset; write hub:org/name")
             return {"name": "hub", "path": where, "revision": revision or None}
+        if (address := typed_address(text)) is not None:
+            return {"name": "tokenized_bin" if address.endswith(".bin") else "local", "path": address}
+        text = without_protocol(text)
         try:
             path = Path(text).expanduser()
             there = path.exists()

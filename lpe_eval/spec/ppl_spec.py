@@ -30,7 +30,8 @@ class PerplexitySpec(BaseModel):
 
     Attributes:
         kind: `ppl`.
-        models: what is measured, each as `-m` takes it: a released name, a folder, or an address such as `hf:org/name`.
+        models: what is measured, each as `-m` takes it: a released name, a folder, or an address such as `hf:org/name`
+            or `s3://bucket/folder`.
         task: the task that the text and the protocols come from; `custom` where it is none.
         task_version: of that task; 0 where there is none.
         corpus: the text: `python-stdlib`, a path, `hub:org/name`, or the fields below.

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 import torch
 
+from lpe_eval import lock
 from lpe_eval.measure import memory
 from lpe_eval.measure.provenance import cost, publishable, publishable_name
-from lpe_eval.report.folders import lock
 from lpe_eval.report.gate import baseline
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from lpe_eval.errors import OutputError
-from lpe_eval.report.folders.lock import hold, release
+from lpe_eval.lock import hold, release
 try:
     held = hold(Path("."))
 except OutputError as error:
@@ -205,7 +205,7 @@ def test_a_lock_that_another_has_is_waited_for(tmp_path: Path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as first:
         assert first.stdout is not None and first.stdout.readline() == "held\n"
         began = time.monotonic()
-        wait = "from pathlib import Path; from lpe_eval.report.folders.lock import waited_for\n"
+        wait = "from pathlib import Path; from lpe_eval.lock import waited_for\n"
         wait += "with waited_for(Path('.lock')): print('mine')"
         assert poor("-c", wait, folder=tmp_path).stdout == "mine\n"
         assert time.monotonic() - began > 0.2

@@ -1,22 +1,16 @@
 """Results in object storage: the bytes of a local run, whole files, and a connection that breaks."""
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from typer.testing import CliRunner
 
 import lpe_eval.measure.parts as cutting
-from lpe_eval.cli import app
-from lpe_eval.storage import address_of
+from lpe_eval.addresses import address_of
 from tests.support.runs_to_end import furnished, ppl
+from tests.support.stored_runs import server_of_s3, told
 
 PPL = ("rows.csv", "by_document.parquet", "by_position.parquet", "spec.yaml", "run.json")
 
@@ -29,22 +23,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def memory() -> Iterator[MemoryFileSystem]:
-    """fsspec's store in the memory of this process, empty."""
-    found = MemoryFileSystem()
-    yield found
-    for each in found.find("/"):
-        found.rm_file(each)
-
-
-def told(arguments: Sequence[str], code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "400"})
-    assert result.exit_code == code, result.output + repr(result.exception)
-    assert "Traceback" not in result.output
-    return result.output
-
-
 def small(out: str, *more: str) -> list[str]:
     return [*ppl(out, "alibi"), "--lengths", "32", *more]
 
@@ -54,7 +32,7 @@ def small(out: str, *more: str) -> list[str]:
     [
         ("s3://bucket/a b/c", "s3://bucket/a b/c"), ("s3:/bucket/c/", "s3://bucket/c"), ("memory://x", "memory://x"),
         ("results/runs/x", None), ("/tmp/x", None), ("C:/x", None), ("C:\\x", None), ("a:b", None), (None, None),
-        ("./s3:/x", None),
+        ("./s3:/x", None), ("file:///tmp/x", None),
     ],
 )  # fmt: skip
 def test_an_address_is_told_from_a_path(typed: str | None, address: str | None):
@@ -122,26 +100,7 @@ def test_what_is_no_storage_is_refused(place: Path):
 
 @pytest.mark.slow
 def test_a_server_of_s3_holds_the_bytes_of_a_local_run(place: Path, monkeypatch: pytest.MonkeyPatch):
-    for package in ("moto", "s3fs", "flask"):
-        pytest.importorskip(package)
-    port = 40000 + os.getpid() % 20000
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "testing")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        files, end = fsspec.filesystem("s3", endpoint_url=f"http://127.0.0.1:{port}"), time.monotonic() + 60
-        while True:
-            try:
-                files.mkdir("bucket")
-                break
-            except Exception:
-                assert time.monotonic() < end, "the server does not answer"
-                time.sleep(0.5)
+    with server_of_s3(monkeypatch) as (server, files):
         told(small("whole"))
         for number in (1, 2):
             told(small("s3://bucket/sweep", "--shard", f"{number}/2"))
@@ -152,6 +111,3 @@ def test_a_server_of_s3_holds_the_bytes_of_a_local_run(place: Path, monkeypatch:
         server.wait()
         monkeypatch.setattr("lpe_eval.storage._TRIES", (0.01,))
         assert "s3://bucket/other cannot be read" in told(small("s3://bucket/other"), code=1)
-    finally:
-        server.kill()
-        server.wait()

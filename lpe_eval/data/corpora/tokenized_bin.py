@@ -5,7 +5,8 @@ well. So the type is asked for: by `--token-dtype` (in a spec `token_dtype`), or
 has the same name with `.json` appended: `{"dtype": "uint16", "document_end": 0}`. `document_end` is the id after
 which the next document begins; it stays at the end of its document. Without it the file is one document.
 Ids are little-endian. There are no bytes of text, hence no bits per byte. A tokenizer is not needed; where the model
-has one, that ids fit it is checked where documents are chosen.
+has one, that ids fit it is checked where documents are chosen. A file at an address of object storage is copied into
+the cache, with the JSON file beside it.
 """
 
 from collections.abc import Iterator
@@ -14,10 +15,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lpe_eval.addresses import last_part, typed_address, without_protocol
 from lpe_eval.data.corpus import Corpus, Document
 from lpe_eval.errors import DataError, SpecError
+from lpe_eval.fetched import fetched_file
 from lpe_eval.plain import first_line, json_of, read_plain
 from lpe_eval.spec.corpus_spec import CorpusSpec, TokenDtype
+
+_BESIDE = ".json"
 
 
 class TokenizedBin(Corpus):
@@ -29,14 +34,17 @@ class TokenizedBin(Corpus):
         super().__init__(spec)
         if spec.path is None:
             raise SpecError("the corpus tokenized-bin needs the path of a file")
+        address = typed_address(spec.path)
         try:
-            self._path = Path(spec.path).expanduser()
+            name = "" if address is None else last_part(address)
+            here = None if address is None else fetched_file(address, DataError, [f"{name}{_BESIDE}"])
+            self._path = here or Path(without_protocol(spec.path)).expanduser()
             there = self._path.is_file()
         except (OSError, RuntimeError, ValueError) as error:
             raise DataError(f"the path {spec.path[:200]} of the corpus cannot be read: {first_line(error)}") from error
         if not there:
             raise DataError(f"there is no file {self._path}; check the path of the corpus")
-        beside = _read_sidecar(self._path.with_name(self._path.name + ".json"))
+        beside = _read_sidecar(self._path.with_name(self._path.name + _BESIDE))
         dtype = spec.token_dtype or beside.dtype
         if dtype is None:
             raise SpecError(f"{self._path} does not say how its ids are stored; give --token-dtype uint16 or uint32")
@@ -70,7 +78,7 @@ class TokenizedBin(Corpus):
 
     def describe(self) -> dict[str, str]:
         return {
-            "path": str(self._path.resolve()),
+            "path": typed_address(self.spec.path or "") or str(self._path.resolve()),
             "token_dtype": self._dtype.name,
             "document_end": "none" if self._document_end is None else str(self._document_end),
         }

@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lpe_eval.report.folders.lock import is_still_there, take, waited_for
+from lpe_eval.lock import is_still_there, take, waited_for
 
 PARTIAL = ".partial"
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)

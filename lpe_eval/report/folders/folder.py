@@ -26,8 +26,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from lpe_eval import table
 from lpe_eval.errors import OutputError, SpecError
+from lpe_eval.lock import LOCK, hold, release
 from lpe_eval.report.folders.atomic import PARTIAL, write_atomically
-from lpe_eval.report.folders.lock import LOCK, hold, release
 from lpe_eval.report.folders.marker import MARKER, read_marker
 from lpe_eval.report.folders.provenance import NAME as PROVENANCE
 from lpe_eval.report.folders.provenance import earlier_provenance, provenance_bytes
