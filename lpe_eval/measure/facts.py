@@ -22,7 +22,7 @@ def corpus_facts(corpus: Corpus) -> dict[str, Any]:
 
 
 def identity_of(spec: PerplexitySpec, planned: Sequence[Scored], key_tokens: str | None = None) -> dict[str, Any]:
-    """What makes two runs the same: not the batch size, which changes no value.
+    """What makes two runs the same: not the batch size and where parts of models lie, which change no value.
 
     Args:
         spec: what is asked.
@@ -30,7 +30,7 @@ def identity_of(spec: PerplexitySpec, planned: Sequence[Scored], key_tokens: str
         key_tokens: fingerprint of stored key tokens, where they are given.
     """
     return {
-        "spec": spec.model_dump(mode="json", exclude={"batch_size", "models", "task_fingerprint"}),
+        "spec": spec.model_dump(mode="json", exclude={"batch_size", "models", "task_fingerprint", "device_map"}),
         "models": [[each.peek.name, each.peek.digest, each.selection.fingerprint] for each in planned],
         "schema": SCHEMA,
         "version": lpe_eval.__version__,
