@@ -57,6 +57,7 @@ def build(source: Source, options: LoadOptions) -> nn.Module:
     raw = source.config.to_dict()
     auto = _auto_class(transformers, source, raw, options.trust_remote_code)
     with failures_told(source.where, Path(source.place).is_dir()), quiet(transformers), accelerate_quiet():
+        _refuse_unknown_quantisation(transformers, source)
         placed = placing(auto, source.config, options, source.where)
         arguments = {**_arguments(transformers, source, options), **placed}
         with folder_let_go(placed):
@@ -130,6 +131,19 @@ def _auto_class(transformers: Any, source: Source, raw: Mapping[str, Any], own_c
         f"and transformers {transformers.__version__} has no language model of that type; install a newer one, or "
         "measure another model"
     )
+
+
+def _refuse_unknown_quantisation(transformers: Any, source: Source) -> None:
+    """The library passes over a way of quantising that it does not know, and would take codes for weights."""
+    held = getattr(source.config, "quantization_config", None)
+    if held is None or source.gguf is not None:
+        return
+    told = dict(held) if isinstance(held, Mapping) else held.to_dict()
+    if not transformers.quantizers.AutoHfQuantizer.supports_quant_method(told):
+        raise CheckpointError(
+            f"{source.where} is quantised by {told.get('quant_method')}, which transformers "
+            f"{transformers.__version__} does not know; install a newer one, or measure weights that are not quantised"
+        )
 
 
 def _arguments(transformers: Any, source: Source, options: LoadOptions) -> dict[str, Any]:
