@@ -64,7 +64,7 @@ def test_two_ranks_with_one_model_give_the_values_of_one_process(place: Path):
     wanted = pd.read_csv(alone.folder / "rows.csv")
     assert list(rows.status) == ["ok"] * len(wanted) and list(rows.metric) == list(wanted.metric)
     assert not (rows.run == wanted.run).any(), "values may differ in their last bits, so it is another run"
-    losses, expected = (each[each.metric == "nll"].value.to_numpy() for each in (rows, wanted))
+    losses, expected = (each[each.metric == "nll_nats"].value.to_numpy() for each in (rows, wanted))
     assert abs(losses - expected).max() < SPREAD
     opened = json.loads((place / "out" / "provenance.json").read_text())["models"]["llama"]["opened"]
     assert opened["tensor_parallel"] == {"ranks": 2}
