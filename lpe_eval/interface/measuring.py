@@ -50,7 +50,7 @@ class Opening(TypedDict, total=False):
     rope_theta: float | None
     remap: str | None
     as_published: bool
-    device_map: str | Mapping[str, str | int] | None
+    device_map: str | Mapping[str, str] | None
 
 
 class _Measuring(Opening, total=False):

@@ -179,7 +179,7 @@ def _step(model: LanguageModel, what: str, tensor: Tensor, *more: int) -> Tensor
     """What a rank does of a step, once it has the first one's tensor."""
     dist.broadcast(tensor, src=0)
     if what == "hidden":
-        return model.hidden(tensor, *more, torch.Generator())
+        return model.hidden(tensor, more[0], torch.Generator())
     return model.logits(tensor)
 
 

@@ -168,7 +168,7 @@ def refuse_indivisible(config: Any, ranks: int, where: str) -> None:
 def _distributed(ranks: int) -> Any:
     transformers = import_transformers()
     try:
-        from transformers.distributed import DistributedConfig
+        from transformers.distributed.configuration_utils import DistributedConfig
 
         return DistributedConfig(tp_size=ranks)
     except (ImportError, TypeError) as error:
