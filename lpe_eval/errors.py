@@ -16,7 +16,8 @@
     `-- InconclusiveComparison   exit 5   a run may be worse than its baseline, and nothing shows that it is not
 
 Each message says what is wrong, where, and what to do about it. `cli/` prints the message
-and exits with `exit_code`; no other file exits. Interruption (Ctrl-C) ends with 130.
+and exits with `exit_code`; no other file exits. Interruption (Ctrl-C) ends with 130. `LaunchLost`, of a rank that
+holds a model with others, interrupts as well, and ends with 1.
 """
 
 import difflib
@@ -72,6 +73,16 @@ class MissingExtra(LpeEvalError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an extra: pip install 'lpe-eval[{extra}]'")
+
+
+class LaunchLost(KeyboardInterrupt):
+    """A rank is gone with which this one holds a model.
+
+    It ends a run at once, as an interruption does: what is raised after it says nothing of any model, and must not
+    cost a cell.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class LengthError(LpeEvalError):

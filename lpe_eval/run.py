@@ -18,7 +18,7 @@ from pydantic import BaseModel
 import lpe_eval
 from lpe_eval.errors import LengthError, SpecError, one_sentence
 from lpe_eval.measure.determinism import is_not_deterministic
-from lpe_eval.measure.device import device_of_rank, pick_device
+from lpe_eval.measure.device import pick_device
 from lpe_eval.measure.progress import Advance, Progress, Tell
 from lpe_eval.measure.provenance import Account, publishable_name, run_facts
 from lpe_eval.measure.sharing import own_parts
@@ -64,9 +64,9 @@ class Settings(NamedTuple):
     draw: bool = True
     shard: Shard | None = None
 
-    def device_of(self, name: str) -> str:
-        """The device that this process means by a name."""
-        return device_of_rank(name, None if self.shard is None else self.shard.local)
+    def local(self) -> int | None:
+        """Number of a rank on its machine; None for a process that is no rank."""
+        return None if self.shard is None else self.shard.local
 
     def sharing(self, plan: SharedPlan) -> Sharing | None:
         """How this process takes part in a run; None where it does all of it.
@@ -181,10 +181,10 @@ def run_cells(
     """
     common = replace(common, corpus=publishable_name(common.corpus))
     kind = KINDS.load(str(spec.kind))  # pyright: ignore[reportAttributeAccessIssue]
-    decided = {"spec": spec.model_dump(mode="json"), "models": [[each.name, each.facts] for each in models]}
+    facts_of = {each.name: each.facts for each in models}
+    decided = {"spec": spec.model_dump(mode="json", exclude={"device_map"}), "models": [*map(list, facts_of.items())]}
     run = run_id({**decided, **decides, "schema": SCHEMA, "version": lpe_eval.__version__})
     order = [key_of(each.name, cell) for each in models for cell in each.work]
-    facts_of = {each.name: each.facts for each in models}
     settings.refuse(
         [
             item_row(key.model, key.length, metric, common, facts_of[key.model],

@@ -53,6 +53,17 @@ Device = Annotated[
         autocompletion=completion.devices,
     ),
 ]
+DeviceMapping = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map",
+        help="Where the parts of an hf: model lie that no card holds: auto, balanced, sequential, or JSON or its file: "
+        "cards, cpu or disk by names of parts.",
+    ),
+]
+TensorParallel = Annotated[
+    bool, typer.Option("--tensor-parallel", help="Under torchrun: all ranks hold one hf: model together.")
+]
 Dtype = Annotated[
     str,
     typer.Option(

@@ -10,6 +10,7 @@ from lpe_eval.cli.app import (
     READ,
     AsPublished,
     Device,
+    DeviceMapping,
     Overwrite,
     Quiet,
     Remap,
@@ -39,6 +40,7 @@ def bias(
     text_column: Annotated[str | None, typer.Option(help="Column that holds the text, in .jsonl and .parquet.")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of documents and of sampled positions.")] = 0,
     device: Device = "auto",
+    device_map: DeviceMapping = None,
     tokenizer: TokenizerName = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -65,6 +67,7 @@ def bias(
         from lpe_eval.measure.denormals import denormals_as_zero
         from lpe_eval.model.foreign.library_log import repeats_left_out
         from lpe_eval.spec.corpus_spec import CorpusSpec
+        from lpe_eval.spec.device_map import parse_device_map
         from lpe_eval.spec.ppl_spec import PerplexitySpec
         from lpe_eval.spec.tasks import parse_spec, read_task
 
@@ -85,6 +88,7 @@ def bias(
             "rope_theta": rope_theta,
             "remap": remap,
             "as_published": as_published,
+            "device_map": device_map if device_map is None else parse_device_map(device_map),
         }
         if data is not None or of_text:
             base = chosen.corpus if data is None else CorpusSpec.parse(data)

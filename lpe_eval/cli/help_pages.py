@@ -18,7 +18,7 @@ _EVERYWHERE: dict[str, tuple[str, ...]] = {
     "Text": ("task", "data", "split", "text_column", "subset", "streaming", "token_dtype", "max_tokens"),
     "Windows": ("lengths", "protocol", "stride", "last_k", "bos", "pack", "tail", "seed"),
     "Speed": (
-        *("batch_size", "device", "dtype", "attention", "deterministic", "jobs"),
+        *("batch_size", "device", "device_map", "tensor_parallel", "dtype", "attention", "deterministic", "jobs"),
         *("shard", "engine", "workers", "gpus_per_worker", "cpus_per_worker"),
     ),
     _OUTPUT: ("out", "overwrite", "dry_run", "quiet", "baseline", "log_to", "json", "form"),

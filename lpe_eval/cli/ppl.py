@@ -13,6 +13,7 @@ from lpe_eval.cli.app import (
     Baseline,
     Deterministic,
     Device,
+    DeviceMapping,
     DryRun,
     Dtype,
     EngineName,
@@ -24,6 +25,7 @@ from lpe_eval.cli.app import (
     RopeScaling,
     RopeTheta,
     ShardOf,
+    TensorParallel,
     TokenizerName,
     TrustRemoteCode,
     WorkerCpus,
@@ -111,6 +113,8 @@ def ppl(
         str, typer.Option("--batch-size", "-b", help="Windows per batch, or auto. Changes speed, not values.")
     ] = "auto",
     device: Device = "auto",
+    device_map: DeviceMapping = None,
+    tensor_parallel: TensorParallel = False,
     dtype: Dtype = "auto",
     attention: Attention = "auto",
     deterministic: Deterministic = False,
@@ -158,6 +162,7 @@ def ppl(
     context.
     """
     with sentence_for_errors():
+        from lpe_eval.spec.device_map import parse_device_map
         from lpe_eval.spec.key_tokens_spec import parse_key_tokens
         from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols, text_for
         from lpe_eval.spec.tasks import parse_spec, read_task
@@ -201,6 +206,8 @@ def ppl(
             "rope_theta": rope_theta,
             "remap": remap,
             "as_published": as_published,
+            "device_map": device_map if device_map is None else parse_device_map(device_map),
+            "tensor_parallel": tensor_parallel,
             "allow_leak": allow_leak,
             "keep_tokens": keep_tokens,
             "key_tokens": parse_key_tokens(key_tokens, key_gain, key_loss, key_short, key_weighting),

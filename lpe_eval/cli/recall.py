@@ -11,6 +11,7 @@ from lpe_eval.cli.app import (
     AsPublished,
     Deterministic,
     Device,
+    DeviceMapping,
     EngineName,
     LogTo,
     Overwrite,
@@ -20,6 +21,7 @@ from lpe_eval.cli.app import (
     RopeScaling,
     RopeTheta,
     ShardOf,
+    TensorParallel,
     TokenizerName,
     TrustRemoteCode,
     WorkerCpus,
@@ -90,6 +92,8 @@ def recall(
         str, typer.Option("--batch-size", "-b", help="Windows per batch, or auto. Changes speed, not values.")
     ] = "auto",
     device: Device = "auto",
+    device_map: DeviceMapping = None,
+    tensor_parallel: TensorParallel = False,
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, float16; auto is float32 on a CPU, bfloat16 on CUDA.")
     ] = "auto",
@@ -131,6 +135,7 @@ def recall(
     without what is to be recalled, and as accuracy. Works for small models without instruction tuning.
     """
     with sentence_for_errors():
+        from lpe_eval.spec.device_map import parse_device_map
         from lpe_eval.spec.ppl_spec import parse_lengths
         from lpe_eval.spec.recall_spec import RecallSpec, parse_depths, parse_tests
         from lpe_eval.spec.tasks import parse_spec
@@ -169,6 +174,8 @@ def recall(
             "rope_theta": rope_theta,
             "remap": remap,
             "as_published": as_published,
+            "device_map": device_map if device_map is None else parse_device_map(device_map),
+            "tensor_parallel": tensor_parallel,
             "allow_leak": allow_leak,
         }
         spec = parse_spec(fields, RecallSpec, "recall")

@@ -37,11 +37,12 @@ def run_spec(
     log_to: Sequence[str] = (),
     shard: str | None = None,
     engine: "Engine | None" = None,
+    environ: Mapping[str, str] | None = None,
 ) -> None:
     """Runs a spec, or a share of its work, shows its tables, hands them to trackers, and compares with `baselines`.
 
     A shard shows no tables. Of ranks that torchrun started, the first merges once the others have ended, and shows
-    them.
+    them. Of ranks that share models, the first runs all of it, and the others follow.
 
     Raises:
         MissingExtra: a tracker is not installed.
@@ -53,13 +54,24 @@ def run_spec(
     from functools import partial
 
     from lpe_eval import console
+
+    environ = os.environ if environ is None else environ
+    if getattr(spec, "tensor_parallel", False) and environ:
+        from lpe_eval.cli.sharing import shared
+
+        if engine is not None:
+            raise SpecError("--engine shares work out; --tensor-parallel is for ranks of torchrun, so leave one out")
+        with shared(spec, shard, environ) as leads:
+            if leads:
+                run_spec(spec, out, overwrite, quiet, baselines, device, jobs, log_to, environ={})
+        return
     from lpe_eval.addresses import address_of, as_path
     from lpe_eval.storage import staged
 
     out = None if out is None else as_path(out)
     if (address := address_of(out)) is not None:
         with staged(out) as folder:
-            run_spec(spec, folder, overwrite, quiet, baselines, device, jobs, log_to, shard, engine)
+            run_spec(spec, folder, overwrite, quiet, baselines, device, jobs, log_to, shard, engine, environ)
             if not quiet:
                 console.note(f"stored at {address}" + ("" if shard is None else ", which is what to give to merge"))
         return
@@ -73,7 +85,7 @@ def run_spec(
     from lpe_eval.shard import asked_shard
 
     kind = str(spec.kind)  # pyright: ignore[reportAttributeAccessIssue]
-    part = asked_shard(shard, os.environ)
+    part = asked_shard(shard, environ)
     if part is not None and kind in _ALONE:
         raise SpecError(f"the work of {kind} is not shared out among processes; start it by itself")
     if part is not None and baselines and not part.is_rank:
@@ -174,6 +186,8 @@ def foresee(spec: "BaseModel", quiet: bool, device: str = "auto", jobs: int | No
     from lpe_eval.screen import listing
 
     kind = str(spec.kind)  # pyright: ignore[reportAttributeAccessIssue]
+    if getattr(spec, "tensor_parallel", False):
+        raise SpecError("--dry-run opens models in one process; leave --tensor-parallel out of it")
     tell = (lambda sentence: None) if quiet else console.note
     if not COMMANDS.has(kind, "estimate"):
         console.show(listing("planned", ("field", "value"), list(spec.model_dump(mode="json").items())))

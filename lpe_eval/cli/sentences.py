@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from lpe_eval.errors import INTERRUPTED, LpeEvalError, OutputError
+from lpe_eval.errors import INTERRUPTED, LaunchLost, LpeEvalError, OutputError
 from lpe_eval.out_of_memory import SENTENCE, out_of_memory
 
 
@@ -34,6 +34,11 @@ def sentence_for_errors() -> Iterator[None]:
         where = "" if error.filename is None else f" {str(error.filename)[:200]}"
         show(f"cannot use the file{where}: {error.strerror or error}")
         raise typer.Exit(OutputError.exit_code) from None
+    except LaunchLost as error:
+        from lpe_eval.console import error as show
+
+        show(str(error))
+        raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         from lpe_eval.console import error as show
 

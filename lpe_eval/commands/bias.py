@@ -19,7 +19,7 @@ from lpe_eval.data.selection import Selection, choose_documents
 from lpe_eval.data.tokenizer import IDS, Tokenizer, open_tokenizer
 from lpe_eval.errors import SpecError
 from lpe_eval.measure.bias import cut, measure_bias
-from lpe_eval.measure.device import pick_device
+from lpe_eval.measure.device import placed_device
 from lpe_eval.measure.facts import corpus_facts, opened_facts
 from lpe_eval.measure.plan import bos_of, split_alias, tokenizer_of
 from lpe_eval.measure.progress import Progress, Tell
@@ -106,7 +106,7 @@ def show_bias(spec: PerplexitySpec, asked: Asked, progress: Progress, tell: Tell
         DataError: no text is long enough.
         OutputError: the files cannot be written.
     """
-    device = pick_device(spec.device)
+    device = placed_device(spec.device, spec.device_map)
     options = LoadOptions(device, torch.float32, lengths=(asked.position + 1,), **spec.opening)
     alias, reference = split_alias(spec.models[0])
     located, corpus = locate(reference), open_corpus(spec.corpus)

@@ -14,7 +14,7 @@ import torch
 import lpe_eval
 from lpe_eval.errors import LengthError, SpecError, one_sentence
 from lpe_eval.measure.che_plan import PlannedCell, config_of, plan_cells
-from lpe_eval.measure.device import pick_device, slow_products
+from lpe_eval.measure.device import pick_device, placed_device, slow_products
 from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.problem_rows import ScoredRows, cell_row, rows_without_value, stored_rows
 from lpe_eval.measure.progress import Advance, Tell
@@ -60,7 +60,7 @@ def run_spec(spec: CheSpec, settings: Settings) -> Outcome:
         CheckpointError: a folder holds no encoders.
         OutputError: the results cannot be written.
     """
-    device = pick_device(settings.device_of(spec.device))
+    device = placed_device(spec.device, None, settings.local())
     spec = spec.model_copy(update={"device": device.type})
     if spec.encodings and device.type == "cpu":
         keep_freed_memory()

@@ -15,7 +15,7 @@ from lpe_eval.data.corpus import Corpus, open_corpus
 from lpe_eval.errors import one_sentence
 from lpe_eval.measure.batches import Texts
 from lpe_eval.measure.determinism import deterministic
-from lpe_eval.measure.device import dtype_name, pick_device
+from lpe_eval.measure.device import dtype_name, placed_device
 from lpe_eval.measure.estimate import Guess, Stopwatch
 from lpe_eval.measure.facts import corpus_facts, identity_of, planned_facts, row_facts
 from lpe_eval.measure.heap import keep_freed_memory
@@ -64,7 +64,7 @@ def run_spec(spec: PerplexitySpec, settings: Settings) -> Outcome:
         spec: what to run.
         settings: how.
     """
-    device = pick_device(settings.device_of(spec.device))
+    device = placed_device(spec.device, spec.device_map, settings.local())
     if device.type == "cpu":
         keep_freed_memory()
     spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})
@@ -200,7 +200,7 @@ def estimate(spec: PerplexitySpec, tell: Tell = lambda sentence: None) -> Estima
         spec: what would be run.
         tell: told of each model and length as soon as it is known.
     """
-    device = pick_device(spec.device)
+    device = placed_device(spec.device, spec.device_map)
     if device.type == "cpu":
         keep_freed_memory()
     rows: list[Sequence[str]] = []

@@ -1,7 +1,7 @@
 """Recall from its spec to a table: which prompts, how each model answers them, and what that says of far context."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from lpe_eval.data.corpus import Corpus, open_corpus
 from lpe_eval.errors import CheckpointError, LengthError, SpecError, one_sentence
 from lpe_eval.measure.batches import release
 from lpe_eval.measure.determinism import deterministic, is_not_deterministic
-from lpe_eval.measure.device import dtype_name, pick_device
+from lpe_eval.measure.device import dtype_name, placed_device
 from lpe_eval.measure.facts import corpus_facts, opened_facts, planned_facts
 from lpe_eval.measure.heap import keep_freed_memory
 from lpe_eval.measure.plan import Planned, plan_models, work_per_token
@@ -64,7 +64,7 @@ def run_spec(spec: RecallSpec, settings: Settings) -> Outcome:
     Raises:
         SpecError: a prompt fits into a length for no model.
     """
-    plan = _planned(spec, settings.device_of)
+    plan = _planned(spec, settings.local())
     _refuse_what_never_fits(plan)
     models = [
         PlannedCells(name, planned_facts(each), _work(plan, each, trials))
@@ -94,8 +94,8 @@ def estimate(spec: RecallSpec, tell: Tell) -> Estimate:
     return Estimate(table, f"about {short_count(total)} tokens in all; those of long windows take longer")
 
 
-def _planned(spec: RecallSpec, device_of: Callable[[str], str] = str) -> _Plan:
-    device = pick_device(device_of(spec.device))
+def _planned(spec: RecallSpec, local: int | None = None) -> _Plan:
+    device = placed_device(spec.device, spec.device_map, local)
     if device.type == "cpu":
         keep_freed_memory()
     spec = spec.model_copy(update={"device": device.type, "dtype": dtype_name(spec.dtype, device)})

@@ -21,12 +21,13 @@ from lpe_eval.interface.lent import Models, lent, references, where_they_are
 from lpe_eval.interface.model import Model
 from lpe_eval.interface.result import Run
 from lpe_eval.interface.surroundings import left_alone
-from lpe_eval.measure.device import dtype_name, pick_device
+from lpe_eval.measure.device import dtype_name, placed_device
 from lpe_eval.model.checkpoint import LoadOptions
 from lpe_eval.registry import COMMANDS
 from lpe_eval.run import Settings
 from lpe_eval.spec.che_spec import CheSpec
 from lpe_eval.spec.corpus_spec import CorpusSpec
+from lpe_eval.spec.device_map import checked
 from lpe_eval.spec.ppl_spec import PerplexitySpec, parse_lengths, parse_protocols, text_for
 from lpe_eval.spec.recall_spec import RecallSpec
 from lpe_eval.spec.tasks import parse_spec, read_task
@@ -49,6 +50,7 @@ class Opening(TypedDict, total=False):
     rope_theta: float | None
     remap: str | None
     as_published: bool
+    device_map: str | Mapping[str, str] | None
 
 
 class _Measuring(Opening, total=False):
@@ -228,17 +230,21 @@ def open(reference: str | Path, *, device: str = "auto", dtype: str = "auto", **
     Raises:
         LpeEvalError: it cannot be opened exactly as it is.
     """
-    place = pick_device(device)
     known = set(Opening.__annotations__)
     if unknown := sorted(set(opening) - known):
         raise SpecError(f"lpe_eval.open takes no {unknown[0]!r}; it takes {', '.join(sorted(known))}")
+    try:
+        parts = checked(opening.pop("device_map", None))
+    except ValueError as error:
+        raise SpecError(f"lpe_eval.open: {error}") from error
+    place = placed_device(device, parts)
     kind = getattr(torch, _type(dtype_name(dtype, place)))
     with left_alone(place):
-        return Model(str(reference), LoadOptions(place, kind, **opening))
+        return Model(str(reference), LoadOptions(place, kind, **opening)._replace(device_map=parts))
 
 
 def _measured(spec: BaseModel, objects: Mapping[str, Any], out: str | Path | None, overwrite: bool, quiet: bool) -> Run:
-    device = pick_device(getattr(spec, "device", "cpu"))
+    device = placed_device(getattr(spec, "device", "cpu"), getattr(spec, "device_map", None))
     dtype = getattr(torch, dtype_name(getattr(spec, "dtype", "float32"), device))
     notes: list[str] = []
 

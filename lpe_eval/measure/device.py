@@ -1,10 +1,13 @@
 """Where and in what precision a model runs when the user leaves it open."""
 
+from collections.abc import Mapping
+
 import torch
 
 from lpe_eval.errors import SpecError, one_sentence
 from lpe_eval.model.gpu import has_bfloat16
 from lpe_eval.out_of_memory import out_of_memory
+from lpe_eval.spec.device_map import cards_of
 
 _NARROW = ("NO AVX", "AVX2")
 """Instructions of x86 processors, as PyTorch names them, without products in bfloat16."""
@@ -22,8 +25,39 @@ def device_of_rank(name: str, local: int | None) -> str:
     return f"cuda:{local % torch.cuda.device_count()}"
 
 
-def pick_device(name: str) -> torch.device:
+def placed_device(name: str, device_map: str | Mapping[str, str] | None, local: int | None = None) -> torch.device:
+    """The device that computes a model whose parts lie where a map says, and that inputs go to.
+
+    It is the one called `name` unless the map names places; then it is the first card among them, or the CPU.
+
+    Args:
+        name: as it was asked for.
+        device_map: see `spec/device_map.py`; None where the whole model lies on the device.
+        local: number of a rank on its machine; None for a process that is no rank.
+
+    Raises:
+        SpecError: a device is not there, the map names another one than `name`, or cards that all ranks would share.
+    """
+    if not isinstance(device_map, Mapping):
+        return pick_device(device_of_rank(name, local))
+    cards = cards_of(device_map)
+    if cards and local is not None:
+        raise SpecError(
+            f"--device-map names {cards[0]}, and every rank of torchrun would put its model there; start one process, "
+            "or shards whose CUDA_VISIBLE_DEVICES are different cards"
+        )
+    places = [pick_device(each, "--device-map") for each in cards] or [torch.device("cpu")]
+    if name != "auto" and pick_device(name).type != places[0].type:
+        raise SpecError(f"--device {name}: --device-map computes on {cards[0] if cards else 'cpu'}; leave --device out")
+    return places[0]
+
+
+def pick_device(name: str, flag: str = "--device") -> torch.device:
     """The device called `name`; "auto" is CUDA where there is one, else the CPU: never another one, as Apple's MPS.
+
+    Args:
+        name: as it was asked for.
+        flag: that asked for it, for messages.
 
     Raises:
         SpecError: there is no such device here, or it cannot compute.
@@ -37,7 +71,7 @@ def pick_device(name: str) -> torch.device:
                 raise RuntimeError("a device of shapes without numbers")
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, OverflowError, ValueError) as error:
-            raise SpecError(f"--device {name}: no such device on this machine; use cpu or auto") from error
+            raise SpecError(f"{flag} {name}: no such device on this machine; use cpu or auto") from error
     refuse_unable(device, name)
     return device
 

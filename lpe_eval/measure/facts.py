@@ -24,14 +24,14 @@ def corpus_facts(corpus: Corpus) -> dict[str, Any]:
 
 
 def identity_of(spec: PerplexitySpec, planned: Sequence[Scored], key_tokens: str | None = None) -> dict[str, Any]:
-    """What makes two runs the same: not the batch size, which changes no value.
+    """What makes two runs the same: not the batch size and where parts of models lie, which change no value.
 
     Args:
         spec: what is asked.
         planned: its models.
         key_tokens: fingerprint of stored key tokens, where they are given.
     """
-    asked = spec.model_dump(mode="json", exclude={"batch_size", "models", "task_fingerprint"})
+    asked = spec.model_dump(mode="json", exclude={"batch_size", "models", "task_fingerprint", "device_map"})
     if (address := typed_address(spec.corpus.path or "")) is not None:
         # The same files in the current directory are the same run.
         asked["corpus"] = {**asked["corpus"], "path": place_in_bucket(address)}

@@ -8,7 +8,7 @@ of the files that are needed is made in the cache, and a run says what it would 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -30,7 +30,7 @@ from lpe_eval.spec.released import names_of_other_text, released_folder, release
 
 CHANGED = "the checkpoint {} changed while it was being measured; run again"
 
-HEEDED = ("revision", "rope_scaling", "rope_theta", "remap", "as_published")
+HEEDED = ("revision", "rope_scaling", "rope_theta", "remap", "as_published", "device_map", "tensor_parallel")
 """Options that only some formats can obey."""
 
 SHORT_NAMES = {"hf": "huggingface", "neox": "gpt_neox", "py": "python"}
@@ -52,6 +52,8 @@ class LoadOptions(NamedTuple):
         rope_theta: RoPE's base.
         remap: other distances for RoPE, `self_extend:group=8,window=1024`.
         as_published: keep the rows that pad a vocabulary in the softmax.
+        device_map: where its parts lie, `auto` or a place for each part by its name; see `spec/device_map.py`.
+        tensor_parallel: whether all ranks of torchrun hold it together.
         lengths: tokens of the windows that will be measured, for a model that does not run on others.
     """
 
@@ -65,6 +67,8 @@ class LoadOptions(NamedTuple):
     rope_theta: float | None = None
     remap: str | None = None
     as_published: bool = False
+    device_map: str | Mapping[str, str] | None = None
+    tensor_parallel: bool = False
     lengths: tuple[int, ...] = ()
 
 

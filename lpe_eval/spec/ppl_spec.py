@@ -10,6 +10,7 @@ from lpe_eval.errors import SpecError
 from lpe_eval.plain import printable
 from lpe_eval.screen import visible
 from lpe_eval.spec.corpus_spec import CorpusSpec
+from lpe_eval.spec.device_map import DeviceMap
 from lpe_eval.spec.key_tokens_spec import KeyTokensSpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.spec.tasks import LARGEST_SEED, Bos, PerplexityTask, Tail
@@ -21,7 +22,10 @@ _MOST_WINDOWS = 1 << 24
 
 _SWEEP = re.compile(r"(\d{1,12}):(\d{1,12}):([x+])(\d{1,12})")
 
-_OPENING = ("tokenizer", "revision", "trust_remote_code", "rope_scaling", "rope_theta", "remap", "as_published")
+_OPENING = (
+    *("tokenizer", "revision", "trust_remote_code", "rope_scaling", "rope_theta", "remap", "as_published"),
+    *("device_map", "tensor_parallel"),
+)
 _LATER = (*_OPENING, "deterministic", "task_fingerprint", "allow_leak", "keep_tokens", "key_tokens")
 
 
@@ -54,6 +58,9 @@ class PerplexitySpec(BaseModel):
         rope_theta: RoPE's base.
         remap: other distances for RoPE, such as `self_extend:group=8,window=1024`.
         as_published: keep the rows that pad a GPT-NeoX vocabulary in the softmax.
+        device_map: where the parts of a model of `hf:` lie: `auto`, `balanced`, `sequential`, or a place for each part
+            by its name (`cpu`, `disk`, `cuda:1`). It changes no value, so it is no part of a run's id.
+        tensor_parallel: under torchrun, all ranks hold one model of `hf:` together.
         deterministic: the same bits from the same command on CUDA too; changes no value on a CPU.
         task_fingerprint: of the task file; empty where the run is of no task.
         allow_leak: measure a model although it sees the future; its rows say so.
@@ -86,6 +93,8 @@ class PerplexitySpec(BaseModel):
     rope_theta: float | None = Field(default=None, gt=0)
     remap: str | None = None
     as_published: bool = False
+    device_map: DeviceMap | None = None
+    tensor_parallel: bool = False
     deterministic: bool = False
     task_fingerprint: str = ""
     allow_leak: bool = False

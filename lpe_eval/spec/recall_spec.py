@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lpe_eval.errors import SpecError
 from lpe_eval.spec.corpus_spec import CorpusSpec
+from lpe_eval.spec.device_map import DeviceMap
 from lpe_eval.spec.ppl_spec import PerplexitySpec
 from lpe_eval.spec.protocol_spec import ProtocolSpec
 from lpe_eval.spec.tasks import LARGEST_SEED
@@ -18,7 +19,7 @@ LETTERS = 26
 _NUMBERS = 10
 _LATER = (
     *("tokenizer", "revision", "trust_remote_code", "rope_scaling", "rope_theta", "remap", "as_published"),
-    *("deterministic", "allow_leak"),
+    *("device_map", "tensor_parallel", "deterministic", "allow_leak"),
 )
 
 Test = Literal["repeat", "needle", "pairs"]
@@ -61,6 +62,8 @@ class RecallSpec(BaseModel):
         rope_theta: RoPE's base.
         remap: other distances for RoPE, such as `self_extend:group=8,window=1024`.
         as_published: keep the rows that pad a GPT-NeoX vocabulary in the softmax.
+        device_map: where the parts of a model of `hf:` lie, as in `ppl`; it changes no value.
+        tensor_parallel: under torchrun, all ranks hold one model of `hf:` together.
         deterministic: the same bits from the same command on CUDA too; changes no value on a CPU.
         allow_leak: measure a model although it sees the future; its rows say so.
     """
@@ -97,6 +100,8 @@ class RecallSpec(BaseModel):
     rope_theta: float | None = Field(default=None, gt=0)
     remap: str | None = None
     as_published: bool = False
+    device_map: DeviceMap | None = None
+    tensor_parallel: bool = False
     deterministic: bool = False
     allow_leak: bool = False
 

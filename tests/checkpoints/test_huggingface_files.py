@@ -1,6 +1,7 @@
 """Folders of Hugging Face: what is missing, damaged, hostile or elsewhere, and settings that cannot be."""
 
 import builtins
+import importlib
 import json
 import os
 import pickle
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lpe_eval.data.corpus import open_corpus
 from lpe_eval.errors import CheckpointError, MissingExtra, SpecError
 from lpe_eval.measure.plan import plan_models
 from lpe_eval.model.checkpoint import LoadOptions, locate
 from lpe_eval.model.checkpoints.huggingface import HuggingFace
+from lpe_eval.model.foreign.transformers_library import failures_told
 from lpe_eval.reference import split_settings
 from lpe_eval.spec.corpus_spec import CorpusSpec
 from lpe_eval.spec.ppl_spec import PerplexitySpec
@@ -232,3 +235,27 @@ def test_a_revision_belongs_to_the_hub(tmp_path):
         locate(f"hf:{folder}").peek(LoadOptions(revision="main"))
     with pytest.raises(SpecError, match="give one"):
         locate("hf:org/name@one").peek(LoadOptions(revision="two"))
+
+
+def test_a_way_of_quantising_that_the_library_does_not_know_is_refused(tmp_path):
+    folder = save(llama(), tmp_path / "model", tokenizer=False)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "unheard-of"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"is quantised by unheard-of, which transformers .* does not know"):
+        HuggingFace.load(folder, LoadOptions())
+
+
+def test_a_module_that_is_not_installed_is_named():
+    told = r"hf:it needs the module nowhere_to_be_found, .* pip install nowhere_"
+    with pytest.raises(CheckpointError, match=told), failures_told("hf:it", local=True):
+        importlib.import_module("nowhere_to_be_found")
+
+
+def test_weights_of_another_shape_are_told_by_name(tmp_path):
+    folder = save(llama(), tmp_path / "model", tokenizer=False)
+    held = load_file(folder / "model.safetensors")
+    held["model.norm.weight"] = torch.ones(7)
+    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"has weights of another shape than the config's: model\.norm\.weight"):
+        HuggingFace.load(folder, LoadOptions())

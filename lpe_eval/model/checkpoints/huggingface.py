@@ -31,10 +31,12 @@ from lpe_eval.model.foreign.transformers_address import address_of
 from lpe_eval.model.foreign.transformers_config import depends_on_length, encoding_label, text_config, with_aliases
 from lpe_eval.model.foreign.transformers_folder import ADAPTER, gguf_types, has_weights
 from lpe_eval.model.foreign.transformers_library import failures_told
-from lpe_eval.model.foreign.transformers_loading import build
+from lpe_eval.model.foreign.transformers_loading import build, refuse_unplaceable
 from lpe_eval.model.foreign.transformers_model import TransformersModel, text_decoder
+from lpe_eval.model.foreign.transformers_placing import device_of_inputs, lies_on_disk, places_of
 from lpe_eval.model.foreign.transformers_source import Source, find
 from lpe_eval.model.language_model import LanguageModel, ModelFacts
+from lpe_eval.model.tensor_parallel import led
 from lpe_eval.model.weight_files import stored_types
 from lpe_eval.plain import Unreadable, json_of, read_plain
 
@@ -44,7 +46,9 @@ _PATHS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_atten
 class HuggingFace(CheckpointFormat):
     """Opens any causal language model of `transformers`."""
 
-    heeds: ClassVar[frozenset[str]] = frozenset({"revision", "rope_scaling", "rope_theta", "remap"})
+    heeds: ClassVar[frozenset[str]] = frozenset(
+        {"revision", "rope_scaling", "rope_theta", "remap", "device_map", "tensor_parallel"}
+    )
 
     @classmethod
     def attentions(cls) -> Sequence[str]:
@@ -66,6 +70,7 @@ class HuggingFace(CheckpointFormat):
     def peek(cls, path: str | Path, options: LoadOptions) -> Peek:
         with failures_told(f"hf:{path}", Path(path).exists()):
             source = find(str(path), options)
+            refuse_unplaceable(source, options)
         return Peek(source.name, source.tokenizer, source.digest)
 
     @classmethod
@@ -79,6 +84,11 @@ class HuggingFace(CheckpointFormat):
 
     @classmethod
     def load(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
+        return led(str(path), options, cls.opened) if options.tensor_parallel else cls.opened(path, options)
+
+    @classmethod
+    def opened(cls, path: str | Path, options: LoadOptions) -> LanguageModel:
+        """The model, or this rank's share of it."""
         with failures_told(f"hf:{path}", Path(path).exists()):
             return _opened(find(str(path), options), options)
 
@@ -99,6 +109,9 @@ def _opened(source: Source, options: LoadOptions) -> LanguageModel:
         prefix_stable=not depends_on_length(config),
     )
     recorded = {} if source.adapter is None else source.adapter.recorded(source.base_digest)
+    if options.device_map is not None:
+        recorded["device_map"] = places_of(model)
+        options = options._replace(device=device_of_inputs(model, options.device))
     sizes = with_aliases(source.config)
     try:
         opened = TransformersModel(model, facts, sizes, recorded, source.where, options)
@@ -107,6 +120,8 @@ def _opened(source: Source, options: LoadOptions) -> LanguageModel:
         if inner is None:
             raise
         opened = TransformersModel(inner, facts, sizes, recorded, source.where, options)
+    if options.device_map is not None and lies_on_disk(model):
+        opened.reads_from(source.place)
     if source.published is not None and source.override is not None:
         rotary = rotary_modules(model, source.override.layer_type)
         used = [each for each in rotary if each in opened.seen.called] or rotary

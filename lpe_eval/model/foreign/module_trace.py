@@ -124,16 +124,23 @@ class _LookUps(TorchFunctionMode):
             table = next((each for each in given if each.is_floating_point()), None)
             rows = next((each for each in given if not each.is_floating_point()), None)
             if table is not None and rows is not None and rows.numel() == self._tokens and table.dim() == 2:
-                self._look(table, rows.flatten().tolist())
+                self._look(table, _held(rows).flatten().tolist())
         return func(*args, **(kwargs or {}))
 
     def _look(self, table: Tensor, rows: list[int]) -> None:
         first = rows[0]
         if rows == list(range(first, first + len(rows))):
-            some = table[:: max(1, table.shape[0] // 64)].detach().float()
+            held = _held(table)
+            some = held[:: max(1, held.shape[0] // 64)].detach().float()
             even = (some.square().sum(1) / (table.shape[1] / 2) - 1).abs()
             found = PositionTable(table.shape[0] - first, bool((even < 1e-2).float().mean() > 0.9), table.requires_grad)
-            self.tables[table.data_ptr(), first] = found
+            self.tables[held.data_ptr(), first] = found
+
+
+def _held(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor that ranks share; of any other all of it."""
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
 
 
 def _layers(model: nn.Module) -> dict[nn.Module, int]:

@@ -39,11 +39,11 @@ class Turning(NamedTuple):
     last: bool
     """Whether it turns the last channels of a head, not the first."""
 
-    def rotation(self) -> Rotation:
-        """With the frequencies of the forward pass that is running."""
+    def rotation(self, device: torch.device) -> Rotation:
+        """With the frequencies of the forward pass that is running, for a layer on `device`."""
         holder = self.holder()
         assert holder is not None
-        return Rotation(holder.get_buffer(self.buffer), self.layout, "float32", self.last)
+        return Rotation(holder.get_buffer(self.buffer).to(device), self.layout, "float32", self.last)
 
 
 class LayerChange(NamedTuple):
@@ -192,7 +192,7 @@ def _attention(
         repeated(key, heads),
         repeated(value, heads),
         layer.remapping.distances,
-        layer.turning.rotation(),
+        layer.turning.rotation(query.device),
         rows,
         piece,
     )

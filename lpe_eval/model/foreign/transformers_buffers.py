@@ -52,8 +52,9 @@ def renew_buffers(model: Any, dtype: torch.dtype, where: str) -> None:
                 raise CheckpointError(
                     f"{where}: no file holds {told}, and the checkpoint's code does not make it from its config alone"
                 )
-            if isinstance(made, Tensor) and each in modules[name]._buffers:
-                modules[name]._buffers[each] = made
+            before = modules[name]._buffers.get(each)
+            if isinstance(made, Tensor) and before is not None:
+                modules[name]._buffers[each] = made if before.device.type == "meta" else made.to(before.device)
             else:
                 vars(modules[name])[each] = made
 

@@ -115,7 +115,8 @@ def _same(found: Tensor, wanted: Tensor, model: nn.Module) -> bool:
     exact = all(each.dtype in (torch.float32, torch.float64) for each in model.parameters())
     if found.shape != wanted.shape:
         return False
-    found, wanted = found.float(), wanted.float()
+    # The parts of a model may lie on several devices.
+    found, wanted = found.to(wanted.device).float(), wanted.float()
     return bool((found - wanted).abs().max() <= (1e-5 if exact else 2e-2) * wanted.std())
 
 

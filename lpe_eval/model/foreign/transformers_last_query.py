@@ -36,14 +36,15 @@ Turnings = Mapping[nn.Module, Turning | None]
 
 
 @torch.inference_mode()
-def turnings_of(call: Call, symbols: int, embeds: bool, where: str) -> Turnings:
+def turnings_of(call: Call, symbols: int, embeds: bool, where: str, device: torch.device) -> Turnings:
     """How the layers of a model turn their queries and keys.
 
     Args:
-        call: the model, on its device and in evaluation mode.
+        call: the model, in evaluation mode.
         symbols: tokens that it knows.
         embeds: whether it looks positions up and adds them to the embeddings.
         where: what messages call it.
+        device: where its inputs go.
 
     Raises:
         CheckpointError: what position adds cannot be told from the rest.
@@ -53,7 +54,7 @@ def turnings_of(call: Call, symbols: int, embeds: bool, where: str) -> Turnings:
     if not call.takes_positions:
         why = "its code takes no position_ids, so how it turns its queries and keys cannot be tried"
         raise CheckpointError(in_embeddings if embeds else f"{where}: {why}")
-    tokens = torch.tensor([some_tokens(symbols, PROBED, None)], device=next(call.module.parameters()).device)
+    tokens = torch.tensor([some_tokens(symbols, PROBED, None)], device=device)
     own, pairs = answers(call, tokens, where), two_places(call, tokens)
     if not pairs:
         kind = type(call.module).__name__
@@ -127,7 +128,7 @@ def _taken_apart(number: int, call: LayerCall, turning: Turning | None, where: s
     if turning is None:
         content = row.logits(keys)
         return LastQuery(number, distance, content, torch.zeros_like(content))
-    rotation, here = turning.rotation(), torch.full_like(at, length - 1)
+    rotation, here = turning.rotation(keys.device), torch.full_like(at, length - 1)
     exact_at = at.to(device_of_float64(at.device)).double()
     apart, there = exact_at[-1] - exact_at, keys
     if call.change is not None:

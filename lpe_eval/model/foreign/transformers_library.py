@@ -77,6 +77,11 @@ def failures_told(where: str, local: bool) -> Iterator[None]:
                 f"{where} is neither a local folder, nor in the cache, nor to be had from the Hub: "
                 f"{first_line(error)}; check the id, or fetch it where there is a network"
             ) from error
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            package = error.name.partition(".")[0]
+            raise CheckpointError(
+                f"{where} needs the module {error.name}, which is not installed: pip install {package}"
+            ) from error
         refused = _refused_pickle(error)
         if refused is not None:
             raise CheckpointError(

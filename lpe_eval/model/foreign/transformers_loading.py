@@ -25,8 +25,18 @@ from lpe_eval.model.foreign.transformers_calls import known_code
 from lpe_eval.model.foreign.transformers_config import rope_rules, text_config
 from lpe_eval.model.foreign.transformers_folder import weight_names
 from lpe_eval.model.foreign.transformers_library import failures_told, import_transformers, major, quiet
+from lpe_eval.model.foreign.transformers_placing import (
+    accelerate_quiet,
+    folder_let_go,
+    placing,
+    refuse_indivisible,
+    refuse_other_parts,
+    refuse_without_accelerate,
+    settled,
+)
 from lpe_eval.model.foreign.transformers_source import Source
 from lpe_eval.model.foreign.transformers_undone import refuse_other_kinds, refuse_undone
+from lpe_eval.model.tensor_parallel import size
 
 _STORED_BUFFERS = (".inv_freq", ".attn.bias", ".masked_bias", ".attention.bias", ".embed_positions", "position_ids")
 """Ends of the names of buffers that older versions wrote into checkpoints and every version computes."""
@@ -37,7 +47,7 @@ _NEAR_ROOT = 2
 
 
 def build(source: Source, options: LoadOptions) -> nn.Module:
-    """The model on its device, in evaluation mode.
+    """The model on its device, or on those that a map names, in evaluation mode.
 
     Raises:
         CheckpointError: it cannot be opened exactly as it is.
@@ -46,9 +56,13 @@ def build(source: Source, options: LoadOptions) -> nn.Module:
     transformers = import_transformers()
     raw = source.config.to_dict()
     auto = _auto_class(transformers, source, raw, options.trust_remote_code)
-    arguments = _arguments(transformers, source, options)
-    with failures_told(source.where, Path(source.place).is_dir()), quiet(transformers):
-        model, info = _loaded(auto, source, arguments, _attention(source, options.attention))
+    with failures_told(source.where, Path(source.place).is_dir()), quiet(transformers), accelerate_quiet():
+        _refuse_unknown_quantisation(transformers, source)
+        placed = placing(auto, source.config, options, source.where)
+        arguments = {**_arguments(transformers, source, options), **placed}
+        with folder_let_go(placed):
+            model, info = _loaded(auto, source, arguments, _attention(source, options.attention))
+    settled(model, placed)
     _refuse_loose_ends(info, model, source)
     if known_code(model):
         refuse_undone(raw, source.where)
@@ -61,8 +75,35 @@ def build(source: Source, options: LoadOptions) -> nn.Module:
     if source.adapter is not None:
         with quiet(transformers):
             model = apply_adapter(model, source.adapter, source.where)
-    # Quantised weights stay where the library has put them.
-    return (model if getattr(model, "is_quantized", False) and _placed(model) else model.to(options.device)).eval()
+    # Quantised weights stay where the library has put them, and so do those that lie where a map says.
+    stays = (
+        options.device_map is not None
+        or options.tensor_parallel
+        or (getattr(model, "is_quantized", False) and _placed(model))
+    )
+    return (model if stays else model.to(options.device)).eval()
+
+
+def refuse_unplaceable(source: Source, options: LoadOptions) -> None:
+    """Refuses, before a weight is read, what cannot lie where the options say.
+
+    Raises:
+        MissingExtra: `accelerate` is not installed.
+        SpecError: a map does not fit the model, or it is an adapter.
+    """
+    refuse_without_accelerate(options)
+    if options.tensor_parallel:
+        refuse_indivisible(source.config, size(), source.where)
+    if options.device_map is None:
+        return
+    if source.adapter is not None:
+        raise SpecError(
+            f"{source.where} is an adapter, and --device-map places whole models; merge it into its model first"
+        )
+    if isinstance(options.device_map, Mapping):
+        transformers = import_transformers()
+        auto = _auto_class(transformers, source, source.config.to_dict(), options.trust_remote_code)
+        refuse_other_parts(auto, source.config, options, source.where)
 
 
 def _auto_class(transformers: Any, source: Source, raw: Mapping[str, Any], own_code: bool) -> Any:
@@ -92,6 +133,19 @@ def _auto_class(transformers: Any, source: Source, raw: Mapping[str, Any], own_c
     )
 
 
+def _refuse_unknown_quantisation(transformers: Any, source: Source) -> None:
+    """The library passes over a way of quantising that it does not know, and would take codes for weights."""
+    held = getattr(source.config, "quantization_config", None)
+    if held is None or source.gguf is not None:
+        return
+    told = dict(held) if isinstance(held, Mapping) else held.to_dict()
+    if not transformers.quantizers.AutoHfQuantizer.supports_quant_method(told):
+        raise CheckpointError(
+            f"{source.where} is quantised by {told.get('quant_method')}, which transformers "
+            f"{transformers.__version__} does not know; install a newer one, or measure weights that are not quantised"
+        )
+
+
 def _arguments(transformers: Any, source: Source, options: LoadOptions) -> dict[str, Any]:
     dtype_name = "dtype" if major(transformers) >= 5 else "torch_dtype"
     return {
@@ -99,6 +153,8 @@ def _arguments(transformers: Any, source: Source, options: LoadOptions) -> dict[
         "revision": source.commit or "main",
         "trust_remote_code": options.trust_remote_code,
         "output_loading_info": True,
+        # They are told by name, and refused, once all is read.
+        "ignore_mismatched_sizes": True,
         dtype_name: options.dtype,
         **({} if source.gguf is None else {"gguf_file": source.gguf}),
     }

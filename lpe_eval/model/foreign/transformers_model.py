@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lpe_eval.errors import CheckpointError, LengthError
-from lpe_eval.model.checkpoint import LoadOptions
+from lpe_eval.model.checkpoint import CHANGED, LoadOptions
 from lpe_eval.model.foreign.module_facts import architecture_of, position_tensors_of
 from lpe_eval.model.foreign.module_state import FreshState
 from lpe_eval.model.foreign.module_trace import Trace, some_tokens, trace
@@ -29,6 +29,7 @@ from lpe_eval.model.foreign.transformers_last_query import Turnings, read_last_q
 from lpe_eval.model.foreign.transformers_remap import change_distances
 from lpe_eval.model.language_model import LanguageModel, LastQuery, ModelFacts, PositionTensor
 from lpe_eval.model.remap_options import Remapping
+from lpe_eval.model.unchanged import Stamps, stamps
 from lpe_eval.out_of_memory import out_of_memory
 from lpe_eval.plain import first_line
 
@@ -45,7 +46,7 @@ class TransformersModel(LanguageModel):
         config: of its text decoder.
         recorded: what else a provenance says of it.
         where: what messages call it.
-        options: device and dtype.
+        options: device, where inputs go and logits come from, and dtype.
 
     Raises:
         CheckpointError: it cannot run on a short text.
@@ -65,6 +66,8 @@ class TransformersModel(LanguageModel):
         self._where, self._train_length, self._config = where, facts.train_length, config
         self._recorded = recorded
         self._state = FreshState(model)
+        self._place: str | None = None
+        self._stamps: Stamps = []
         known = _symbols(model, config)
         # A model that tells nobody is tried with the two tokens that each has.
         self._symbols = known or 2
@@ -84,12 +87,16 @@ class TransformersModel(LanguageModel):
             CheckpointError: that cannot be done exactly.
         """
         self._state.restore()
-        layers = change_distances(self._head.model, remapping, self._symbols, self._where)
+        layers = change_distances(self._head.model, remapping, self._symbols, self._where, self.device)
         stable = self.facts.prefix_stable and remapping.prefix_stable
         label = f"remap({self.facts.encoding}, {remapping.method})"
         self.facts = self.facts._replace(encoding=label, prefix_stable=stable)
         self._recorded = {**self._recorded, "remap": {**remapping.told(), "layers": layers.mapped}}
         self._notes += [layers.told()] if layers.told() else []
+
+    def reads_from(self, place: str) -> None:
+        """Says that parts of it are read from there in each pass, so that files that change are noticed."""
+        self._place, self._stamps = place, stamps(place)
 
     def notes(self) -> Sequence[str]:
         return self._notes
@@ -133,8 +140,8 @@ class TransformersModel(LanguageModel):
         self._prepare(length)
         try:
             if self._head.body is not None:
-                return first_of(self._head.body(tokens))[:, -rows:]
-            return logits_of(self._head.model(tokens, rows), tokens, self._where)[:, -rows:]
+                return first_of(self._head.body(tokens))[:, -rows:].to(self.device)
+            return logits_of(self._head.model(tokens, rows), tokens, self._where)[:, -rows:].to(self.device)
         except (RuntimeError, IndexError, ValueError) as error:
             if self._train_length is None or length <= self._train_length or out_of_memory(error):
                 raise
@@ -149,15 +156,18 @@ class TransformersModel(LanguageModel):
     ) -> None:
         if self._turnings is None:
             self._state.restore()
-            self._turnings = turnings_of(self._head.model, self._symbols, bool(self.seen.tables), self._where)
+            embeds = bool(self.seen.tables)
+            self._turnings = turnings_of(self._head.model, self._symbols, embeds, self._where, self.device)
         module = self._head.model.module
         read_last_query(module, self._turnings, lambda: self.hidden(tokens, 1, generator), take, self._where)
 
     @torch.inference_mode()
     def logits(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
-        return self._head.logits(hidden)
+        return self._head.logits(hidden).to(hidden.device)
 
     def _prepare(self, length: int) -> None:
+        if self._place is not None and stamps(self._place) != self._stamps:
+            raise CheckpointError(CHANGED.format(self._place))
         self._state.restore()
         if self._follows_length:
             self.model.config.max_seq_len = max(self._train_length or 0, length)

@@ -59,14 +59,15 @@ _UNREGISTERED = (
 
 
 @torch.inference_mode()
-def change_distances(call: Call, remapping: Remapping, symbols: int, where: str) -> Layers:
+def change_distances(call: Call, remapping: Remapping, symbols: int, where: str, device: torch.device) -> Layers:
     """Takes a model at other distances from now on, and proves that it does what is asked.
 
     Args:
-        call: the model, on its device and in evaluation mode.
+        call: the model, in evaluation mode.
         remapping: which distances.
         symbols: tokens that it knows.
         where: what messages call it.
+        device: where its inputs go.
 
     Raises:
         CheckpointError: it cannot be done exactly.
@@ -74,7 +75,7 @@ def change_distances(call: Call, remapping: Remapping, symbols: int, where: str)
     model = call.module
     if not call.takes_positions:
         raise CheckpointError(f"{where}: its code takes no position_ids, so how it turns its queries cannot be tried")
-    tokens = torch.tensor([some_tokens(symbols, PROBED, None)], device=next(model.parameters()).device)
+    tokens = torch.tensor([some_tokens(symbols, PROBED, None)], device=device)
     plain = answers(call, tokens, where)
     pairs = two_places(call, tokens)
     if not pairs:

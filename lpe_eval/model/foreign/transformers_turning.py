@@ -53,7 +53,7 @@ def turning_of(one: LayerCall, two: LayerCall, model: nn.Module, where: str, the
     pairs = ((one.queries, two.queries), (one.keys, two.keys))
     best, turns = max(apart_by(x, y) for x, y in pairs), None
     for turning in _candidates(model, one.queries.shape[-1]):
-        rotation = turning.rotation()
+        rotation = turning.rotation(at.device)
         apart = max(apart_by(turned_to(x, at, at.double() + _SHIFT, rotation), y) for x, y in pairs)
         if apart < best:
             best, turns = apart, turning

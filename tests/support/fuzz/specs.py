@@ -23,6 +23,7 @@ from lpe_eval.reference import split_settings
 from lpe_eval.registry import ENCODINGS
 from lpe_eval.spec.che_task import ProblemTask
 from lpe_eval.spec.corpus_spec import CorpusSpec
+from lpe_eval.spec.device_map import parse_device_map
 from lpe_eval.spec.encoding_spec import EncodingSpec
 from lpe_eval.spec.fingerprint import spec_text
 from lpe_eval.spec.model_spec import ModelSpec
@@ -51,6 +52,10 @@ def spec_readers(home: Path) -> list[Reader]:
             done = resolve(protocol, lengths)
             for length in lengths:
                 plan(done, length, documents, "always", "score", max(lengths))
+
+    def places(content: bytes) -> None:
+        found = parse_device_map(str(put(home / "map.json", content)))
+        spec_text(parse_spec({**RUN, "device_map": found}, PerplexitySpec, "here"))
 
     def build(parts: tuple) -> None:
         name, options, base = parts
@@ -83,6 +88,8 @@ def spec_readers(home: Path) -> list[Reader]:
         Reader("encoding", short, lambda text: str(EncodingSpec.parse(text))),
         Reader("schedule of layers", schedule, lambda text: build_layers(text)),
         Reader("remap", remap, lambda text: parse_remap(text).model_dump_json()),
+        Reader("device map", anything(in_json({"": "cpu", "lm_head": 0})), places),
+        Reader("device map by a flag", short | VALUES.map(json.dumps), lambda text: parse_device_map(text)),
         Reader("encodings", short, lambda text: each(lambda: parse_encodings([text]), lambda: parse_modes(text))),
         Reader("options of an encoding", st.tuples(names, st.dictionaries(st.sampled_from(options), few, max_size=3),
                                                    st.none() | names), build),
