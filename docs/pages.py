@@ -25,7 +25,7 @@ PAGES = {
     "results/baselines/README.md": "results/baselines/index.md",
     "results/figures/README.md": "results/figures/index.md",
     **{f"results/studies/{name}/README.md": f"results/studies/{name}/index.md"
-       for name in ("released", "che-quick", "rope-longer", "urn", "fire-represents")},
+       for name in ("claims", "released", "che-quick", "rope-longer", "urn", "fire-represents")},
 }  # fmt: skip
 """Documents outside docs/, and their pages."""
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
