@@ -16,6 +16,7 @@ from lpe_eval.report.gate.damage import refuse_damaged_run
 from lpe_eval.report.gate.effective_length import length_rows
 from lpe_eval.report.gate.joining import Judged, judged_rows
 from lpe_eval.report.kind import Found, Kind
+from lpe_eval.report.numbers.by_length import is_anchored
 from lpe_eval.report.numbers.tokenizers import n_tokenizers
 from lpe_eval.report.page.of_ppl import perplexity_charts
 from lpe_eval.report.page.parts import Chart, HeatMap
@@ -89,7 +90,9 @@ class Perplexity(Kind):
         if not found.rows:
             return []
         several_tokenizers = n_tokenizers([found.provenance])
-        effective = _where_possible(found, lambda run: effective_rows(sweeps_of(run)))
+        # A large run is shown from its rows alone, unless its sums are needed.
+        anchored = any(is_anchored(str(row["protocol"])) for row in found.rows)
+        effective = _where_possible(found, lambda run: effective_rows(sweeps_of(run))) if anchored else []
         metric = "perplexity" if several_tokenizers < 2 else "bits_per_byte"
         shown = perplexity_table(found.rows, metric, effective_cells(effective))
         below = [*shown.below, *(effective_sentences(effective) if effective else [])]
