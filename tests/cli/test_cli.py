@@ -75,7 +75,8 @@ def test_the_flags_of_ppl_are_these():
         "--as-published", "--out", "-o", "--overwrite", "--seed", "--dry-run", "--quiet", "-q", "--baseline",
         "--deterministic", "--subset", "--streaming", "--token-dtype", "--allow-leak", "--remap",
         "--keep-tokens", "--key-tokens", "--key-gain", "--key-loss", "--key-short", "--key-weighting", "--log-to",
-        "--shard", "--engine", "--workers", "--gpus-per-worker", "--cpus-per-worker", "--device-map", "--tensor-parallel",
+        "--shard", "--engine", "--workers", "--gpus-per-worker", "--cpus-per-worker", "--device-map",
+        "--tensor-parallel",
     }  # fmt: skip
     assert wanted == flags - {"--help", "-h"}
 
