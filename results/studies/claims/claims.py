@@ -231,7 +231,7 @@ def loss_table(table: pd.DataFrame, setting: str, protocol: str) -> str:
         return fmean(values) if values else math.inf
 
     lines = ["| model | seeds | " + " | ".join(map(str, lengths)) + " |", "|---|---|" + "---|" * len(lengths)]
-    for model in sorted(set(here["model"]), key=loss):
+    for model in sorted(sorted(set(here["model"])), key=loss):
         cells, seeds = [], 0
         for length in lengths:
             values = list(losses.values.get((model, protocol, length), {}).values())
