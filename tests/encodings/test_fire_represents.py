@@ -2,7 +2,6 @@
 
 import csv
 import math
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -10,17 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.script import loaded
+
 STUDY = Path(__file__).parents[2] / "results" / "studies" / "fire-represents"
 
 
 @pytest.fixture(scope="module")
 def study() -> ModuleType:
-    spec = spec_from_file_location("represent", STUDY / "represent.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(STUDY / "represent.py")
 
 
 def test_alibi_is_one_unit(study: ModuleType) -> None:

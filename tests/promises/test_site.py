@@ -1,6 +1,5 @@
 """The documentation: made of the program, complete, with nothing from elsewhere, and built strictly."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from lpe_eval.cli import app
 from lpe_eval.registry import ENCODINGS, KINDS
 from lpe_eval.spec.fields import fields_of, specs_inside
 from lpe_eval.spec.kinds_of_spec import FILES, spec_of
+from tests.support.script import loaded
 
 ROOT = Path(__file__).parents[2]
 SPECS = {each for name in [*KINDS.names(), *FILES] for each in (spec_of(name), *specs_inside(spec_of(name)))}
@@ -32,11 +32,7 @@ SITE: dict[str, Any] = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8
 
 @pytest.fixture(scope="module")
 def pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pages_of_the_site", ROOT / "docs" / "pages.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROOT / "docs" / "pages.py")
 
 
 def named(nav: Any) -> list[str]:

@@ -1,8 +1,6 @@
 """The study of claims: its arithmetic against closed forms, and its page against what it stores."""
 
 import math
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -10,18 +8,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.support.script import loaded
+
 STUDY = Path(__file__).parents[2] / "results" / "studies" / "claims"
 
 
 @pytest.fixture(scope="module")
 def claims() -> ModuleType:
-    spec = spec_from_file_location("claims", STUDY / "claims.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = module_from_spec(spec)
-    sys.modules["claims"] = found
-    spec.loader.exec_module(found)
-    return found
+    return loaded(STUDY / "claims.py")
 
 
 def blocks(losses: dict[tuple[str, int, int], list[float]]) -> pd.DataFrame:

@@ -106,7 +106,7 @@ class Perplexity(Kind):
 
     @classmethod
     def details(cls, found: Found) -> list[Table]:
-        return fit_table(_where_possible(found, fit_rows))
+        return fit_table(_where_possible(found, fit_rows, by_document=False))
 
     @classmethod
     def draw(cls, folders: Sequence[Found], out: Path) -> list[Path]:
@@ -118,7 +118,7 @@ class Perplexity(Kind):
 
     @classmethod
     def costs(cls, found: Found) -> Stored | None:
-        cells = read_run(found.path).cost
+        cells = read_run(found.path, by_document=False).cost
         return Stored("cost.csv", table.COST, records(cells))
 
     @classmethod
@@ -136,10 +136,12 @@ class Perplexity(Kind):
         yield from sources_of_key_tokens(found.spec)
 
 
-def _where_possible(found: Found, make: Callable[[Run], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _where_possible(
+    found: Found, make: Callable[[Run], Iterable[dict[str, Any]]], by_document: bool = True
+) -> list[dict[str, Any]]:
     """What is derived from the tables of a run; nothing where no more than its rows is there, or they are damaged."""
     try:
-        return list(make(read_run(found.path)))
+        return list(make(read_run(found.path, by_document)))
     except (OutputError, *UNFIT):
         return []
 
